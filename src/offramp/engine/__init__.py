@@ -1,0 +1,1 @@
+"""The engine decides: sequences and frontiers, blocks, batching, scheduling. It imports neither torch nor numpy."""

@@ -1,0 +1,79 @@
+"""What a step costs: cost(segment, rows) = a + b * rows seconds, measured at start-up and refreshed while running."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+@dataclass
+class Line:
+    """cost = a + b * rows, fitted by least squares over observations that fade (the newest counts fully)."""
+
+    a: float = 0.0
+    b: float = 0.0
+    fade: float = 0.98
+    _weight: float = 0.0
+    _rows: float = 0.0
+    _rows2: float = 0.0
+    _cost: float = 0.0
+    _rows_cost: float = 0.0
+
+    def price(self, rows: float) -> float:
+        """Seconds for a call with this many rows; no call, no cost."""
+        return self.a + self.b * rows if rows > 0 else 0.0
+
+    def observe(self, rows: int, seconds: float) -> None:
+        """Take a measured call into account."""
+        for name, value in (
+            ("_weight", 1.0),
+            ("_rows", rows),
+            ("_rows2", rows * rows),
+            ("_cost", seconds),
+            ("_rows_cost", rows * seconds),
+        ):
+            setattr(self, name, self.fade * getattr(self, name) + value)
+        mean_rows, mean_cost = self._rows / self._weight, self._cost / self._weight
+        spread = self._rows2 / self._weight - mean_rows * mean_rows
+        if spread > 1e-9 * (1 + mean_rows * mean_rows):
+            slope = (self._rows_cost / self._weight - mean_rows * mean_cost) / spread
+            self.b = min(max(slope, 0.0), mean_cost / mean_rows)
+        elif not self.b and not self.a:
+            self.b = 0.1 * mean_cost / mean_rows
+        self.b = min(self.b, mean_cost / mean_rows)
+        self.a = mean_cost - self.b * mean_rows
+
+
+class CostModel:
+    """Prices of advancing a segment, of a check at an exit or a choice at the top, and of passing tokens.
+
+    `segments[s]` prices `run_segment(s)`, `checks[k-1]` scoring at boundary k (the last one is the top),
+    `passes[k-1]` passing from boundary k to the top.
+    """
+
+    def __init__(self, num_segments: int) -> None:
+        self.segments = [Line() for _ in range(num_segments)]
+        self.checks = [Line() for _ in range(num_segments)]
+        self.passes = [Line() for _ in range(num_segments - 1)]
+
+    @classmethod
+    def from_layers(cls, layers_at: Sequence[int]) -> CostModel:
+        """One unit per layer and call plus a tenth per row; checks one unit; passes a twentieth of a layer per row."""
+        model = cls(len(layers_at) - 1)
+        depth = layers_at[-1]
+        for s, line in enumerate(model.segments):
+            size = layers_at[s + 1] - layers_at[s]
+            line.a, line.b = 1.0 * size, 0.1 * size
+        for line in model.checks:
+            line.a, line.b = 1.0, 0.1
+        for k, line in enumerate(model.passes, start=1):
+            line.b = 0.05 * (depth - layers_at[k])
+        return model
+
+    def climb(self, segments: Iterable[int], rows: float) -> float:
+        """Price of taking rows through segments."""
+        return sum(self.segments[s].price(rows) for s in segments)
+
+    def full_depth(self, rows: float) -> float:
+        """Price of one token for each of `rows` sequences at full depth."""
+        return self.climb(range(len(self.segments)), rows) + self.checks[-1].price(rows)

@@ -1,0 +1,273 @@
+"""The engine: continuous batching over sequences that sit at different depths.
+
+A step is plan (scheduler) -> advance (executor) -> decide (criterion, top) -> apply (sequence).
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Callable
+from collections.abc import Sequence as Seq
+
+from offramp.config import EngineConfig
+from offramp.engine.advance import advance
+from offramp.engine.blocks import BlockPool
+from offramp.engine.costs import CostModel
+from offramp.engine.decide import LogProbs, Test, apply_top, test_exits, top_choices
+from offramp.engine.meter import Meter
+from offramp.engine.plan import Admission, Finished, Plan, StepResult
+from offramp.engine.policies import make_policy
+from offramp.engine.request import Request, StopCheck, TokenEvent
+from offramp.engine.scheduler import Scheduler, lease_for
+from offramp.engine.sequence import Sequence
+from offramp.engine.validate import check_request
+from offramp.errors import QueueFull
+from offramp.exits.criteria import make_criterion
+from offramp.types.executor import Executor
+from offramp.types.output import FinishReason
+from offramp.types.sampling import MAX_SEED
+
+
+class Engine:
+    """Runs requests on an executor. Not thread-safe: one thread submits, steps and aborts.
+
+    Args:
+        executor: holds the model and the paged store.
+        config: batching and admission.
+        costs: step prices; by default estimated from layer counts until measured.
+        on_test: told every exit test, for traces.
+    """
+
+    def __init__(
+        self,
+        executor: Executor,
+        config: EngineConfig | None = None,
+        costs: CostModel | None = None,
+        *,
+        on_test: Callable[[Test], None] | None = None,
+    ) -> None:
+        self.executor = executor
+        self.config = config or EngineConfig()
+        shape = executor.shape
+        self.costs = costs or CostModel.from_layers(shape.layers_at)
+        self.meter = Meter(executor, self.costs, switching=self.config.profitability)
+        self.pool = BlockPool(shape.num_blocks, shape.block_size, prefix_caching=self.config.prefix_caching)
+        self.policy = make_policy(self.config.batching, self.costs)
+        self.scheduler = Scheduler(self.config, self.pool, self.policy)
+        self.on_test = on_test
+        self.sequences: dict[int, Sequence] = {}
+        self._stop_checks: dict[int, StopCheck] = {}
+        self._num_submitted = 0
+        self._num_steps = 0
+        self._aborted: list[int] = []
+
+    # Requests come and go
+
+    def submit(self, request: Request) -> list[int]:
+        """Queue a request; returns one sequence number per output.
+
+        Raises:
+            InvalidParameter, Unsupported, CacheTooSmall: the request can never be served, with the reason.
+            QueueFull: `max_queue` sequences wait already.
+        """
+        check_request(request, self.executor, self.config)
+        sampling, exit = request.sampling, request.exit
+        limit = self.config.max_queue
+        if limit is not None and len(self.scheduler.waiting) + sampling.n > limit:
+            raise QueueFull(f"{len(self.scheduler.waiting)} sequences wait already, the limit is {limit}")
+        seed = secrets.randbelow(MAX_SEED - sampling.n) if sampling.seed is None else sampling.seed
+        criterion = None if exit is None else make_criterion(exit.criterion, exit.options)
+        numbers: list[int] = []
+        for i in range(sampling.n):
+            number = self._num_submitted
+            self._num_submitted += 1
+            sequence = Sequence(
+                number, list(request.prompt), sampling, (seed + i) % MAX_SEED, self.executor.shape, exit, criterion
+            )
+            if i:
+                sequence.parent = self.sequences[numbers[0]]
+            self.sequences[number] = sequence
+            if request.stop_checks:
+                self._stop_checks[number] = request.stop_checks[i]
+            self.scheduler.waiting.append(sequence)
+            numbers.append(number)
+        return numbers
+
+    def abort(self, number: int) -> None:
+        """End a sequence now, wherever it is; its blocks are back at once. Unknown or ended ones are left alone."""
+        sequence = self.sequences.get(number)
+        if sequence is not None and sequence.finish_reason is None:
+            self._finish(sequence, "abort")
+            self._aborted.append(number)
+
+    def forget(self, number: int) -> None:
+        """Drop an ended sequence's record."""
+        sequence = self.sequences[number]
+        assert sequence.finish_reason is not None, f"sequence {number} has not ended"
+        del self.sequences[number]
+
+    @property
+    def has_work(self) -> bool:
+        """Whether anything waits or runs."""
+        return bool(self.scheduler.waiting or self.scheduler.running)
+
+    # A step
+
+    def step(self) -> StepResult:
+        """Plan the next step and carry it out. There must be work."""
+        admit = self.scheduler.admissions(self.meter.exits_pay)
+        self._admit(admit)
+        segment, advances, preempt = self.scheduler.select()
+        moving = [self.sequences[a.sequence] for a in advances]
+        drafting = [s.number for s in moving if s.verifies and s.exits_on]
+        verify_off = () if self.meter.verify_pays() else tuple(drafting)
+        abort, self._aborted = tuple(self._aborted), []
+        return self._carry_out(Plan(self._num_steps, segment, advances, abort, admit, preempt, verify_off))
+
+    def carry_out(self, plan: Plan) -> StepResult:
+        """Repeat a recorded step on an engine that has been given the same requests and earlier plans."""
+        for number in plan.abort:
+            self.abort(number)
+        self._admit(plan.admit)
+        return self._carry_out(plan)
+
+    def _carry_out(self, plan: Plan) -> StepResult:
+        self._num_steps = plan.number + 1
+        self.meter.live = max(1, len(self.scheduler.running))
+        for number in plan.preempt:
+            self._preempt(self.sequences[number])
+        for number in plan.verify_off:
+            self.sequences[number].exits_on = False
+            self.sequences[number].switched_off = True
+        moves = [(self.sequences[a.sequence], a.stop) for a in plan.advance]
+        rows = advance(self.meter, plan.segment, moves)
+        events, chose = self._decide(plan.segment + 1, [s for s, _ in moves])
+        finished = tuple(Finished(e.sequence, e.finish_reason) for e in events if e.finish_reason)
+        finished += tuple(
+            Finished(s.number, s.finish_reason)
+            for s, _ in moves
+            if s.finish_reason and not any(f.sequence == s.number for f in finished)
+        )
+        self.policy.stepped(plan.segment, rows, chose, len(self.scheduler.running))
+        return StepResult(plan, tuple(events), finished)
+
+    def _admit(self, admissions: Seq[Admission]) -> None:
+        for number, exits_on, fork in admissions:
+            sequence = self.scheduler.waiting.popleft()
+            assert sequence.number == number, f"plan admits {number}, the queue has {sequence.number}"
+            sequence.switched_off |= sequence.exits_on and not exits_on
+            sequence.exits_on = exits_on
+            if fork:
+                assert sequence.parent is not None and sequence.parent.lease is not None
+                sequence.lease = sequence.parent.lease.fork(sequence.prompt_length)
+                sequence.skip_to(sequence.prompt_length)
+                sequence.cached_prompt_tokens = sequence.prompt_length
+            else:
+                sequence.lease = lease_for(self.pool, sequence)
+            sequence.parent = None
+            self.scheduler.running.append(sequence)
+            self.policy.admitted(sequence, len(self.scheduler.running))
+
+    def _preempt(self, sequence: Sequence) -> None:
+        sequence.preempt()
+        self.scheduler.running.remove(sequence)
+        self.scheduler.waiting.appendleft(sequence)
+
+    # Decisions
+
+    def _decide(self, boundary: int, sequences: list[Sequence]) -> tuple[list[TokenEvent], list[Sequence]]:
+        """Decide for sequences that may have arrived at `boundary`; returns events and who chose a token."""
+        if boundary < self.executor.shape.num_segments:
+            return self._decide_at_exit(boundary, sequences)
+        events: list[TokenEvent] = []
+        chose = []
+        arrived = [s for s in sequences if s.choice_due()]
+        for choice in self.meter.top(lambda: top_choices(self.executor, arrived), len(arrived)):
+            sequence = choice.sequence
+            before = sequence.accepted
+            logprobs = apply_top(choice)
+            chose.append(sequence)
+            if logprobs is None:
+                self._finish(sequence, "error")
+            else:
+                events += self._emit(sequence, before, logprobs)
+        return events, chose
+
+    def _decide_at_exit(self, boundary: int, sequences: list[Sequence]) -> tuple[list[TokenEvent], list[Sequence]]:
+        due = [(s, threshold) for s in sequences if (threshold := s.test_due(boundary)) is not None]
+        if self.policy.joint and len(due) < len(sequences):
+            due = []
+        if not due:
+            return [], []
+        tests = self.meter.check(boundary, lambda: test_exits(self.executor, boundary, due), [s for s, _ in due])
+        together = all(t.fired for t in tests)
+        events: list[TokenEvent] = []
+        chose = []
+        for test in tests:
+            if self.on_test is not None:
+                self.on_test(test)
+            if test.fired and (together or not self.policy.joint):
+                chose.append(test.sequence)
+                events += self._leave(boundary, test)
+            else:
+                test.sequence.fail(boundary, test.signals)
+        return events, chose
+
+    def _leave(self, boundary: int, test: Test) -> list[TokenEvent]:
+        sequence = test.sequence
+        assert test.scored.token is not None
+        before = sequence.accepted
+        sequence.choose(boundary, test.scored.token, test.confidence)
+        self.meter.left(boundary, sequence)
+        return [] if sequence.verifies else self._emit(sequence, before, [test.scored.logprobs])
+
+    def _emit(self, sequence: Sequence, before: int, logprobs: list[LogProbs | None]) -> list[TokenEvent]:
+        """Events of the tokens accepted since `before`; ends the sequence where one of them ends the request."""
+        self.meter.accepted(sequence, sequence.accepted - before)
+        events = []
+        check = self._stop_checks.get(sequence.number)
+        for length, logprob in zip(range(before + 1, sequence.accepted + 1), logprobs, strict=True):
+            index = length - 1 - sequence.prompt_length
+            token = sequence.tokens[length - 1]
+            reason: FinishReason | None = None
+            if check is not None and check(token):
+                reason = "stop"
+            elif sequence.ends_with(length):
+                reason = "stop" if sequence.stops_at(length) else "length"
+            layer = sequence.shape.layers_at[sequence.marks[index]]
+            events.append(
+                TokenEvent(sequence.number, index, token, layer, sequence.confidences[index], logprob, reason)
+            )
+            if reason:
+                sequence.end_at(length)
+                self._finish(sequence, reason)
+                break
+        return events
+
+    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
+        sequence.finish_reason = reason
+        if sequence.lease is not None and reason != "error":
+            sequence.lease.register(sequence.tokens, sequence.cacheable_length)
+        sequence.close()
+        if sequence in self.scheduler.running:
+            self.scheduler.running.remove(sequence)
+        else:
+            self.scheduler.waiting.remove(sequence)
+        self._stop_checks.pop(sequence.number, None)
+
+    # Integrity
+
+    def check_integrity(self) -> None:
+        """Recount blocks and frontiers.
+
+        Raises:
+            AssertionError: a bug in the engine: leaked blocks, frontiers out of order, or a lease left open.
+        """
+        running, waiting = self.scheduler.running, self.scheduler.waiting
+        self.pool.check([s.lease for s in running if s.lease is not None])
+        assert all(s.lease is None for s in self.sequences.values() if s not in running), "a lease was left open"
+        assert len(running) <= self.config.max_num_seqs and not set(running) & set(waiting)
+        for sequence in running:
+            order = [sequence.length, *sequence.frontier]
+            assert order == sorted(order, reverse=True), f"frontiers of {sequence.number} out of order: {order}"
+            assert sequence.accepted <= sequence.length

@@ -1,0 +1,144 @@
+"""Measured time: where it goes, what steps cost, and whether exits pay."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter
+from typing import TypeVar
+
+from offramp.engine.costs import CostModel
+from offramp.engine.sequence import Sequence as TokenSequence
+from offramp.types.executor import Executor, SeqRows
+from offramp.types.exits import KVPolicy
+
+T = TypeVar("T")
+
+
+@dataclass
+class Account:
+    """What exits under one KV policy have saved and cost, in seconds, the recent past counting more."""
+
+    saved: float = 0.0
+    spent: float = 0.0
+    tokens: float = 0.0
+    admissions_refused: int = 0
+
+    MIN_TOKENS = 64
+    FADE = 0.998
+    RETRY_EVERY = 16
+
+    def token(self) -> None:
+        """One more token was chosen under this policy."""
+        self.saved *= self.FADE
+        self.spent *= self.FADE
+        self.tokens += 1
+
+    @property
+    def pays(self) -> bool:
+        """Whether the balance is positive, or too little is known."""
+        return self.tokens < self.MIN_TOKENS or self.saved >= self.spent
+
+    def admit(self) -> bool:
+        """Whether the next request gets its exits: while they pay, and one in `RETRY_EVERY` otherwise."""
+        if self.pays:
+            return True
+        self.admissions_refused += 1
+        return self.admissions_refused % self.RETRY_EVERY == 0
+
+
+@dataclass
+class TimeSplit:
+    """Seconds spent so far, by what they were spent on."""
+
+    layers: float = 0.0
+    checks: float = 0.0
+    fill: float = 0.0
+    top: float = 0.0
+
+
+@dataclass
+class Meter:
+    """Times every executor call. With `switching` false nothing is learned: prices stay, exits stay on."""
+
+    executor: Executor
+    costs: CostModel
+    switching: bool = True
+    time: TimeSplit = field(default_factory=TimeSplit)
+    accounts: dict[KVPolicy, Account] = field(
+        default_factory=lambda: {"fill": Account(), "recompute": Account(), "verify": Account()}
+    )
+    live: int = 1
+
+    def run_segment(self, segment: int, batch: Sequence[SeqRows], verifying: int, recomputed: int) -> None:
+        """Run a segment; `verifying` and `recomputed` of the rows are owed to exits under those policies."""
+        rows = sum(len(r.positions) for r in batch)
+        seconds = self._timed(lambda: self.executor.run_segment(segment, batch))[1]
+        self.time.layers += seconds
+        self.accounts["verify"].spent += seconds * verifying / rows
+        self.accounts["recompute"].spent += self.costs.segments[segment].b * recomputed
+        if self.switching:
+            self.costs.segments[segment].observe(rows, seconds)
+
+    def pass_tokens(self, boundary: int, segments: range, batch: Sequence[SeqRows]) -> None:
+        """Pass tokens; the time is owed to exits under `fill`."""
+        rows = sum(len(r.positions) for r in batch)
+        seconds = self._timed(lambda: self.executor.pass_tokens(boundary, segments, batch))[1]
+        self.time.fill += seconds
+        self.accounts["fill"].spent += seconds
+        if self.switching and segments.stop == len(self.costs.segments):
+            self.costs.passes[boundary - 1].observe(rows, seconds)
+
+    def check(self, boundary: int, call: Callable[[], T], sequences: Sequence[TokenSequence]) -> T:
+        """Test exits; the time is owed to the policies of the sequences tested."""
+        result, seconds = self._timed(call)
+        self.time.checks += seconds
+        for sequence in sequences:
+            assert sequence.exit is not None
+            self.accounts[sequence.exit.kv].spent += seconds / len(sequences)
+        if self.switching:
+            self.costs.checks[boundary - 1].observe(len(sequences), seconds)
+        return result
+
+    def top(self, call: Callable[[], T], rows: int) -> T:
+        """Choose at the top."""
+        result, seconds = self._timed(call)
+        self.time.top += seconds
+        if self.switching and rows:
+            self.costs.checks[-1].observe(rows, seconds)
+        return result
+
+    def left(self, boundary: int, sequence: TokenSequence) -> None:
+        """A sequence left at an exit: what lies above it is saved, at the price of the present batch."""
+        assert sequence.exit is not None
+        account = self.accounts[sequence.exit.kv]
+        if sequence.exit.kv != "verify":
+            above = range(boundary, len(self.costs.segments))
+            price = self.costs.climb(above, self.live) + self.costs.checks[-1].price(self.live)
+            account.saved += price / self.live
+
+    def accepted(self, sequence: TokenSequence, count: int) -> None:
+        """Tokens became output. Under `verify` each is worth what it would have cost at full depth."""
+        if sequence.exit is None or not sequence.exits_on:
+            return
+        account = self.accounts[sequence.exit.kv]
+        for _ in range(count):
+            account.token()
+        if sequence.verifies:
+            account.saved += count * self.costs.full_depth(self.live) / self.live
+
+    def exits_pay(self, sequence: TokenSequence) -> bool:
+        """Whether a request about to be admitted should use its exits."""
+        if not self.switching or sequence.exit is None:
+            return sequence.exit is not None
+        return self.accounts[sequence.exit.kv].admit()
+
+    def verify_pays(self) -> bool:
+        """Whether running `verify` sequences should go on drafting."""
+        return not self.switching or self.accounts["verify"].pays
+
+    def _timed(self, call: Callable[[], T]) -> tuple[T, float]:
+        start = perf_counter()
+        result = call()
+        self.executor.synchronize()
+        return result, perf_counter() - start

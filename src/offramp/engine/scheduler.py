@@ -1,0 +1,118 @@
+"""The scheduler: who is admitted, who is preempted, who advances. It reads the engine's state and changes nothing."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from offramp.config import EngineConfig
+from offramp.engine.blocks import BlockPool, Lease
+from offramp.engine.plan import Admission, Advance
+from offramp.engine.policies import BatchingPolicy, Candidate
+from offramp.engine.sequence import Sequence
+
+
+class Scheduler:
+    """Queues and decisions. `waiting` and `running` are in order of arrival; the engine moves their members."""
+
+    def __init__(self, config: EngineConfig, pool: BlockPool, policy: BatchingPolicy) -> None:
+        self.config = config
+        self.pool = pool
+        self.policy = policy
+        self.waiting: deque[Sequence] = deque()
+        self.running: list[Sequence] = []
+
+    def admissions(self, exits_pay: Callable[[Sequence], bool]) -> tuple[Admission, ...]:
+        """Waiting sequences that fit now, first come first served.
+
+        A sequence needs blocks for all its tokens, beside one more block for each running sequence, so that admitting
+        it preempts nobody at once. A sibling waits for its parent's prompt and then shares it.
+        """
+        room = self.config.max_num_seqs - len(self.running)
+        free = self.pool.num_free - sum(self._next_need(s) for s in self.running)
+        admitted: list[Admission] = []
+        for sequence in self.waiting:
+            if len(admitted) >= room:
+                break
+            parent = sequence.parent
+            if parent is not None and parent.lease is None and parent.finish_reason is None:
+                break
+            fork = parent is not None and parent.lease is not None
+            if fork and not prompt_written(parent):
+                break
+            need = 2 if fork else self._admission_need(sequence)
+            alone = not self.running and not admitted
+            if need > free and not alone:
+                break
+            free -= need
+            on = sequence.exits_on if sequence.num_output else sequence.exits_on and exits_pay(sequence)
+            admitted.append(Admission(sequence.number, on, fork))
+        return tuple(admitted)
+
+    def select(self) -> tuple[int, tuple[Advance, ...], tuple[int, ...]]:
+        """The segment to advance, who advances it how far, and who must be preempted first for their blocks.
+
+        The youngest is preempted first. The last one left always fits: `Engine.submit` has made sure of that.
+        """
+        preempted: list[Sequence] = []
+        while True:
+            running = [s for s in self.running if s not in preempted]
+            segment, moves = self._advances(running)
+            need = 0
+            if segment == 0:
+                need = sum(self._growth(s, stop) for s, stop in moves)
+            freed = self.pool.freed_by([s.lease for s in preempted if s.lease])
+            if need <= self.pool.num_free + freed or len(running) == 1:
+                advances = tuple(Advance(s.number, stop) for s, stop in moves)
+                return segment, advances, tuple(s.number for s in preempted)
+            preempted.append(running[-1])
+
+    def _advances(self, running: list[Sequence]) -> tuple[int, list[tuple[Sequence, int]]]:
+        budget = self.config.max_num_batched_tokens
+        top = running[0].top
+        candidates = []
+        for sequence in running:
+            segment = sequence.next_segment()
+            rows = 0 if segment is None else len(sequence.rows(segment, budget))
+            candidates.append(Candidate(sequence, top - 1 if segment is None else segment, rows))
+        segment, chosen = self.policy.select(candidates)
+        moves = []
+        for candidate in sorted(chosen, key=lambda c: c.replaying):
+            rows = min(candidate.rows, budget)
+            if candidate.rows and not rows:
+                continue
+            budget -= rows
+            start = candidate.sequence.rows(segment, rows).start
+            moves.append((candidate.sequence, start + rows))
+        return segment, moves
+
+    def _growth(self, sequence: Sequence, stop: int) -> int:
+        assert sequence.lease is not None
+        return sequence.lease.blocks_needed(stop, sequence.frontier[0])
+
+    def _next_need(self, sequence: Sequence) -> int:
+        return self._growth(sequence, sequence.length + 1)
+
+    def _admission_need(self, sequence: Sequence) -> int:
+        return self.pool.free_needed(sequence.tokens, prefix_limit(sequence)) + 1
+
+
+def prefix_limit(sequence: Sequence) -> int:
+    """How many of a waiting sequence's tokens a prefix-cache hit may cover: never its live token, never filled ones."""
+    return min(sequence.exact_length, sequence.live)
+
+
+def prompt_written(sequence: Sequence | None) -> bool:
+    """Whether the whole prompt is written in every segment."""
+    return sequence is not None and sequence.frontier[-1] >= sequence.prompt_length
+
+
+def lease_for(pool: BlockPool, sequence: Sequence) -> Lease:
+    """A lease that covers all tokens of a sequence being admitted, starting from cached blocks."""
+    lease = Lease(pool)
+    hit = lease.adopt_prefix(sequence.tokens, prefix_limit(sequence))
+    sequence.skip_to(hit)
+    if not sequence.num_output:
+        sequence.cached_prompt_tokens = hit
+    lease.grow(sequence.length, hit)
+    return lease

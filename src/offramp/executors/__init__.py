@@ -1,0 +1,1 @@
+"""Executors run segments on hardware; they know no requests and no policies."""

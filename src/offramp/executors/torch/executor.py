@@ -1,0 +1,182 @@
+"""The torch executor: the reference, and the way to run on a GPU."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from offramp.errors import InvalidParameter
+from offramp.executors.torch.attention import Attention, by_row_count
+from offramp.executors.torch.heads import exit_head, top_head
+from offramp.executors.torch.layers import Rotary, Rotation, project_passed, run_layer
+from offramp.executors.torch.scoring import score_rows
+from offramp.executors.torch.store import PagedStore
+from offramp.executors.torch.weights import load_weights
+from offramp.exits.pack import ExitPack
+from offramp.models.spec import ModelSpec
+from offramp.types.checks import check_integer, check_one_of
+from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.weights.source import WeightSource
+
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
+
+
+class TorchExecutor:
+    """An `offramp.types.executor.Executor` on any torch device.
+
+    Tested on the CPU. Nothing is specific to a device, but `cuda` and `mps` have not been run.
+
+    A row that is not finite (NaN or infinity in its logits) fails alone: its `Scored.token` is None, at the top too,
+    where the engine must fail the request. The same holds where bans leave no candidate.
+
+    Args:
+        spec: the model.
+        weights: its tensors, by Hugging Face names.
+        exits: the exits; `offramp.exits.pack.static_exits` for the model's own head at some layers.
+        block_size: tokens per block.
+        num_blocks: blocks in the paged store.
+        max_model_len: longest sequence; None is the model's own limit.
+        device: a torch device, e.g. `cpu`, `cuda`, `cuda:1`, `mps`.
+        dtype: `float32`, `bfloat16` or `float64`, of weights, K and V and hidden states. Norms and softmax are computed
+            in float32 at least.
+
+    Raises:
+        InvalidParameter: an option that is not allowed, or a device that is not here.
+        PackError: the exit pack is for another model.
+        WeightsError: a tensor cannot be read.
+    """
+
+    def __init__(
+        self,
+        spec: ModelSpec,
+        weights: WeightSource,
+        exits: ExitPack,
+        *,
+        block_size: int,
+        num_blocks: int,
+        max_model_len: int | None = None,
+        device: str = "cpu",
+        dtype: str = "float32",
+    ) -> None:
+        check_integer("block_size", block_size, 1)
+        check_integer("num_blocks", num_blocks, 1)
+        if max_model_len is not None:
+            check_integer("max_model_len", max_model_len, 1, spec.max_model_len)
+        check_one_of("dtype", dtype, tuple(DTYPES))
+        where, kind = find_device(device), DTYPES[dtype]
+        exits.base.check_sizes(spec)
+        exits.base.check_fingerprint(weights.load("model.norm.weight"))
+        self._spec = spec
+        self._shape = ModelShape(
+            num_layers=spec.num_layers,
+            exit_layers=exits.layers,
+            vocab_size=spec.vocab_size,
+            max_model_len=max_model_len or spec.max_model_len,
+            eos_token_ids=spec.eos_token_ids,
+            block_size=block_size,
+            num_blocks=num_blocks,
+        )
+        with torch.inference_mode():
+            self._weights = load_weights(spec, weights, where, kind)
+            self._rotary = Rotary(spec, where, kind)
+            top = top_head(self._weights, spec.rms_norm_eps)
+            self._heads = [exit_head(e, exits, top, spec.rms_norm_eps) for e in exits.exits] + [top]
+            self._store = PagedStore(
+                spec, len(self._heads), block_size=block_size, num_blocks=num_blocks, device=where, dtype=kind
+            )
+
+    @property
+    def shape(self) -> ModelShape:
+        """The model's shape and the size of the paged store."""
+        return self._shape
+
+    @torch.inference_mode()
+    def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
+        """Run the segment's layers over the rows; see `Executor.run_segment`."""
+        batch = by_row_count(batch)
+        if not batch:
+            return
+        slots, rotation = self._locate(batch)
+        if segment == 0:
+            tokens = torch.tensor([token for seq in batch for token in seq.tokens], device=slots.device)
+            hidden = self._weights.embedding.index_select(0, tokens)
+        else:
+            hidden = self._store.read_boundary(segment, slots)
+        attention = Attention(batch, self._store, self._spec.num_heads // self._spec.num_kv_heads)
+        for index in range(*self._shape.layers_at[segment : segment + 2]):
+            weights = self._weights.layers[index]
+            hidden = run_layer(self._spec, index, weights, hidden, rotation, slots, attention, self._store)
+        self._store.write_boundary(segment + 1, slots, hidden)
+
+    @torch.inference_mode()
+    def pass_tokens(self, boundary: int, segments: range, batch: Sequence[SeqRows]) -> None:
+        """Write K and V in all layers of `segments` from the hidden states at `boundary` (1..S)."""
+        batch = by_row_count(batch)
+        if not batch or not segments:
+            return
+        layers = slice(self._shape.layers_at[segments.start], self._shape.layers_at[segments.stop])
+        slots, rotation = self._locate(batch)
+        hidden = self._store.read_boundary(boundary, slots)
+        keys, values = project_passed(self._spec, layers, self._weights.passing, hidden, rotation)
+        self._store.write_kv(layers, slots, keys, values)
+
+    @torch.inference_mode()
+    def score(
+        self, boundary: int, rows: Sequence[ScoreRow], needs: frozenset[Feature], *, choose: bool = True
+    ) -> list[Scored]:
+        """Score rows at an exit or at the top; see `Executor.score`.
+
+        Raises:
+            PackError: `classifier` asked for at an exit that has none.
+        """
+        if not rows:
+            return []
+        slots = self._to_device([self._store.slot(row.position, row.blocks) for row in rows])
+        hidden = self._store.read_boundary(boundary, slots)
+        compare = boundary > 1 and "saturation" in needs
+        previous = self._store.read_boundary(boundary - 1, slots) if compare else None
+        return score_rows(self._heads[boundary - 1], hidden, previous, rows, needs, choose)
+
+    def features_at(self, boundary: int) -> frozenset[Feature]:
+        """The features that can be asked for at an exit."""
+        features: set[Feature] = {"max_prob", "margin", "entropy"}
+        if boundary > 1:
+            features.add("saturation")
+        if self._heads[boundary - 1].classifier is not None:
+            features.add("classifier")
+        return frozenset(features)
+
+    @torch.inference_mode()
+    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
+        """Copy whole blocks, (source, target); all sources are read before a target is written."""
+        self._store.copy_blocks(pairs)
+
+    def synchronize(self) -> None:
+        """Wait until the device has done everything asked so far."""
+        kind = self._store.hidden.device.type
+        if kind != "cpu":
+            getattr(torch, kind).synchronize()
+
+    def _locate(self, batch: Sequence[SeqRows]) -> tuple[Tensor, Rotation]:
+        """Slots [rows] and rotary embedding of the batch's rows."""
+        slots = [self._store.slot(p, seq.blocks) for seq in batch for p in seq.positions]
+        return self._to_device(slots), self._rotary.at([p for seq in batch for p in seq.positions])
+
+    def _to_device(self, values: list[int]) -> Tensor:
+        return torch.tensor(values, device=self._store.hidden.device)
+
+
+def find_device(name: str) -> torch.device:
+    """The torch device called `name`.
+
+    Raises:
+        InvalidParameter: there is no such device here.
+    """
+    cuda = [f"cuda:{i}" for i in range(torch.cuda.device_count())]
+    here = ["cpu", *(["cuda", *cuda] if cuda else []), *(["mps"] if torch.backends.mps.is_available() else [])]
+    if name not in here:
+        listed = ", ".join(f"`{n}`" for n in here)
+        raise InvalidParameter(f"there is no device `{name}` here; there is {listed}", param="device")
+    return torch.device(name)

@@ -1,0 +1,86 @@
+"""Calibrations: thresholds that were measured to keep a risk.
+
+`calibration.json`, format 1, lies in an exit pack:
+
+    {"format": 1,
+     "calibrations": [
+       {"key": {"model": "...", "pack": "...", "kv": "fill", "executor": "torch",
+                "weights": "float32", "kv_dtype": "float32"},
+        "risk": 0.02,            # expected share of tokens that differ, or whatever `loss` names
+        "delta": 0.05,           # probability that the promise fails
+        "loss": "disagreement",  # the loss that was measured, in [0, 1] per prompt
+        "prompts": 1000,         # prompts measured on
+        "exit": {"criterion": "max_prob", "threshold": {"10": 0.93}, "kv": "fill"}}]}
+
+`key` says what was measured: identities of model and pack, KV policy, executor, and the types of weights and KV. A
+calibration says nothing about any other combination. The method is Learn-then-Test (Angelopoulos et al. 2021), as CALM
+uses it (Schuster et al. 2022).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, fields
+
+from offramp.errors import PackError
+from offramp.types.checks import check_number
+from offramp.types.exits import ExitParams
+
+
+@dataclass(frozen=True, slots=True)
+class CalibrationKey:
+    """What a calibration was measured on. `kv` None, in a question, stands for any policy."""
+
+    model: str
+    pack: str
+    kv: str | None
+    executor: str
+    weights: str
+    kv_dtype: str
+
+    def answers(self, question: CalibrationKey) -> bool:
+        """Whether a calibration with this key holds for `question`."""
+        pairs = ((getattr(self, f.name), getattr(question, f.name)) for f in fields(self))
+        return all(asked in (None, own) for own, asked in pairs)
+
+
+@dataclass(frozen=True, slots=True)
+class Calibration:
+    """Exit parameters `exit` whose `loss` is at most `risk` with probability 1 - `delta`, over `prompts` prompts."""
+
+    key: CalibrationKey
+    risk: float
+    delta: float
+    loss: str
+    prompts: int
+    exit: ExitParams
+
+
+def calibrated(calibrations: Sequence[Calibration], risk: float, key: CalibrationKey) -> ExitParams:
+    """The exit parameters measured for the largest risk that is at most `risk`.
+
+    Raises:
+        InvalidParameter: `risk` is not in [0, 1].
+        PackError: no calibration holds for `key` and `risk`; the message lists those there are.
+    """
+    check_number("risk", risk, 0, 1)
+    matching = [c for c in calibrations if c.key.answers(key)]
+    fitting = [c for c in matching if c.risk <= risk]
+    if fitting:
+        return max(fitting, key=lambda c: c.risk).exit
+    if matching:
+        risks = ", ".join(f"{r:g}" for r in sorted({c.risk for c in matching}))
+        raise PackError(
+            f"there is no calibration for a risk of {risk:g}, only for {risks}", hint="ask for one of these"
+        )
+    if calibrations:
+        there = "; ".join(sorted({_describe(c.key) for c in calibrations}))
+        raise PackError(f"there is no calibration for {_describe(key)}", hint=f"there are calibrations for {there}")
+    raise PackError(
+        "the exit pack has no calibration",
+        hint="calibrate it, or give a criterion and a threshold instead of a risk",
+    )
+
+
+def _describe(key: CalibrationKey) -> str:
+    return ", ".join(f"{f.name} `{getattr(key, f.name) or 'any'}`" for f in fields(key))

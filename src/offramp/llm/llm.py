@@ -1,0 +1,231 @@
+"""`LLM`: a model, its exits and an engine behind four verbs: generate, chat, stream, stream_chat."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, overload
+
+from offramp.config import Batching, EngineConfig
+from offramp.engine.costs import CostModel
+from offramp.exits.calibration import CalibrationKey
+from offramp.llm.dial import Dial
+from offramp.llm.load import context_length, make_executor, resolve_exits, store_blocks
+from offramp.llm.measure import measure_costs
+from offramp.llm.session import OnProgress, Session
+from offramp.models import Progress, load_model
+from offramp.types.output import Chunk, Output
+from offramp.types.sampling import SamplingParams
+
+Prompt = str | Sequence[int]
+Message = Mapping[str, Any]
+
+
+class LLM:
+    """A model with exits, ready to generate.
+
+    Args:
+        model: an alias (`smollm2-135m`), a folder in Hugging Face form, a hub id, or a `.gguf` file.
+        exits: layers at which tokens may leave through the model's own norm and head, or the folder of an exit pack.
+            By default two layers, at two thirds and five sixths of the depth; () for none.
+        dtype: `float32`, `bfloat16` or `float64`.
+        device: a torch device. Only `cpu` has been tested.
+        threads: threads for computing; None leaves them as they are.
+        block_size: tokens in a block of the paged store.
+        kv_tokens: tokens the paged store holds; by default about 1 GiB of them.
+        max_model_len: the longest prompt with its output; by default the model's own, at most 8192.
+        max_num_seqs, max_num_batched_tokens, batching, prefix_caching, profitability: see `EngineConfig`.
+        trace: record exit tests and write them to this file, one JSON line per output (`offramp.engine.trace`).
+        progress: told about downloads.
+
+    Raises:
+        OfframpError: the model, its weights, its tokenizer or its exits cannot be had, with the reason.
+    """
+
+    def __init__(
+        self,
+        model: str = "smollm2-135m",
+        *,
+        exits: Sequence[int] | str | Path | None = None,
+        dtype: str = "float32",
+        device: str = "cpu",
+        threads: int | None = None,
+        block_size: int = 16,
+        kv_tokens: int | None = None,
+        max_model_len: int | None = None,
+        max_num_seqs: int = 32,
+        max_num_batched_tokens: int = 512,
+        batching: Batching = "depth",
+        prefix_caching: bool = True,
+        profitability: bool = True,
+        trace: Path | None = None,
+        progress: Progress | None = None,
+    ) -> None:
+        config = EngineConfig(
+            batching=batching,
+            max_num_seqs=max_num_seqs,
+            max_num_batched_tokens=max_num_batched_tokens,
+            prefix_caching=prefix_caching,
+            profitability=profitability,
+        )
+        loaded = load_model(model, progress)
+        self.spec, self.tokenizer = loaded.spec, loaded.tokenizer
+        self.pack = resolve_exits(exits, loaded)
+        context = context_length(loaded.spec, max_model_len)
+        num_blocks = store_blocks(
+            loaded.spec, len(self.pack.exits), context, block_size, max_num_seqs, kv_tokens, dtype
+        )
+        executor = make_executor(
+            loaded,
+            self.pack,
+            block_size=block_size,
+            num_blocks=num_blocks,
+            context=context,
+            device=device,
+            dtype=dtype,
+            threads=threads,
+        )
+        key = CalibrationKey(loaded.identity, self.pack.identity, None, "torch", dtype, dtype)
+        costs = CostModel.from_layers(executor.shape.layers_at)
+        if profitability and self.pack.exits:
+            measure_costs(executor, costs)
+        self._session = Session(executor, config, costs, self.tokenizer, self.pack, key, trace)
+
+    # Verbs
+
+    @overload
+    def generate(
+        self,
+        prompts: str,
+        sampling: SamplingParams | None = ...,
+        exit: Dial = ...,
+        *,
+        on_progress: OnProgress | None = ...,
+    ) -> Output: ...
+
+    @overload
+    def generate(
+        self,
+        prompts: Sequence[Prompt],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = ...,
+        exit: Dial | Sequence[Dial] = ...,
+        *,
+        on_progress: OnProgress | None = ...,
+    ) -> list[Output]: ...
+
+    def generate(
+        self,
+        prompts: str | Sequence[Prompt],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        exit: Dial | Sequence[Dial] = "off",
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Output | list[Output]:
+        """Generate for one prompt, or for a list of prompts (texts or token id lists).
+
+        Args:
+            sampling, exit: for all prompts, or one per prompt. `exit` is "off", "lossless", a risk such as 0.02 for
+                which the exit pack has a calibration, or ExitParams.
+            on_progress: told after every step.
+
+        Returns:
+            One `Output` for one prompt, a list for a list. Where `sampling.n` > 1, `Output.alternatives` has the rest.
+
+        Raises:
+            InvalidParameter, Unsupported, CacheTooSmall, PackError: a request that cannot be served, before any starts.
+        """
+        one = isinstance(prompts, str)
+        encoded = [self._encode(p) for p in ([prompts] if one else prompts)]
+        outputs = self._session.run(encoded, sampling, exit, on_progress)
+        return outputs[0] if one else outputs
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Message],
+        sampling: SamplingParams | None = ...,
+        exit: Dial = ...,
+        *,
+        on_progress: OnProgress | None = ...,
+    ) -> Output: ...
+
+    @overload
+    def chat(
+        self,
+        messages: Sequence[Sequence[Message]],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = ...,
+        exit: Dial | Sequence[Dial] = ...,
+        *,
+        on_progress: OnProgress | None = ...,
+    ) -> list[Output]: ...
+
+    def chat(
+        self,
+        messages: Sequence[Message] | Sequence[Sequence[Message]],
+        sampling: SamplingParams | Sequence[SamplingParams] | None = None,
+        exit: Dial | Sequence[Dial] = "off",
+        *,
+        on_progress: OnProgress | None = None,
+    ) -> Output | list[Output]:
+        """Answer one conversation, [{"role": ..., "content": ...}, ...], or a list of them. As `generate` otherwise."""
+        one = not messages or isinstance(messages[0], Mapping)
+        encoded = [self._encode_chat(m) for m in ([messages] if one else messages)]
+        outputs = self._session.run(encoded, sampling, exit, on_progress)
+        return outputs[0] if one else outputs
+
+    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None, exit: Dial = "off") -> Iterator[Chunk]:
+        """Generate for one prompt, piece by piece; the last chunk carries the whole `Output`. n must be 1.
+
+        Leaving the iterator early cancels the request.
+        """
+        return self._session.stream(self._encode(prompt), sampling or SamplingParams(), exit)
+
+    def stream_chat(
+        self, messages: Sequence[Message], sampling: SamplingParams | None = None, exit: Dial = "off"
+    ) -> Iterator[Chunk]:
+        """Answer one conversation, piece by piece. As `stream` otherwise."""
+        return self._session.stream(self._encode_chat(messages), sampling or SamplingParams(), exit)
+
+    def inspect(self) -> dict[str, Any]:
+        """Segments, exits and measured costs (seconds for a call with 1 and with 8 rows), as plain values."""
+        shape, costs = self._session.engine.executor.shape, self._session.engine.costs
+        layers = shape.layers_at
+        return {
+            "layers": shape.num_layers,
+            "hidden_size": self.spec.hidden_size,
+            "vocab_size": shape.vocab_size,
+            "context": shape.max_model_len,
+            "kv_tokens": shape.num_blocks * shape.block_size,
+            "exits": list(shape.exit_layers),
+            "segments": [
+                {"segment": s, "layers": [layers[s] + 1, layers[s + 1]], **_prices(line.price)}
+                for s, line in enumerate(costs.segments)
+            ],
+            "checks": [
+                {"at": layers[k], "exit": k < len(costs.checks), **_prices(line.price)}
+                for k, line in enumerate(costs.checks, start=1)
+            ],
+            "fills": [{"from": layers[k], **_prices(line.price)} for k, line in enumerate(costs.passes, start=1)],
+        }
+
+    def close(self) -> None:
+        """End everything that runs and close the trace. May be called twice."""
+        self._session.close()
+
+    def __enter__(self) -> LLM:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _encode(self, prompt: Prompt) -> list[int]:
+        if isinstance(prompt, str):
+            return self.tokenizer.encode(prompt)
+        return list(prompt)
+
+    def _encode_chat(self, messages: Sequence[Message]) -> list[int]:
+        return self.tokenizer.encode(self.tokenizer.apply_chat_template(messages), add_special_tokens=False)
+
+
+def _prices(price: Callable[[float], float]) -> dict[str, float]:
+    return {"seconds_1_row": price(1), "seconds_8_rows": price(8)}

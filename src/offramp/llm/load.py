@@ -1,0 +1,116 @@
+"""From names to an executor: the model, its exits, and a paged store that fits."""
+
+from __future__ import annotations
+
+import importlib.util
+from collections.abc import Sequence
+from pathlib import Path
+
+from offramp.errors import CacheTooSmall, InvalidParameter, MissingDependency
+from offramp.exits.pack import ExitPack, static_exits
+from offramp.exits.read import read_pack
+from offramp.models import LoadedModel
+from offramp.models.spec import ModelSpec
+from offramp.types.checks import check_integer
+from offramp.types.executor import Executor
+
+DEFAULT_CONTEXT = 8192
+"""The context kept ready unless more is asked for, if the model's own is longer."""
+
+DEFAULT_STORE_BYTES = 2**30
+"""The paged store takes about this much unless a single context needs more."""
+
+ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float64": 8}
+
+
+def resolve_exits(exits: Sequence[int] | str | Path | None, model: LoadedModel) -> ExitPack:
+    """The exits of a model: given layers, a pack folder, or by default two thirds and five sixths of the way up.
+
+    Raises:
+        InvalidParameter, PackError: layers outside the model, or a pack that does not fit.
+    """
+    depth = model.spec.num_layers
+    if exits is None:
+        layers = sorted({max(1, depth * 2 // 3), max(1, depth * 5 // 6)} - {depth})
+        return static_exits(layers, depth)
+    if isinstance(exits, str | Path):
+        return read_pack(exits)
+    return static_exits(list(exits), depth)
+
+
+def context_length(spec: ModelSpec, asked: int | None) -> int:
+    """The context to serve.
+
+    Raises:
+        InvalidParameter: longer than the model's own.
+    """
+    if asked is None:
+        return min(spec.max_model_len, DEFAULT_CONTEXT)
+    check_integer("max_model_len", asked, 2)
+    if asked > spec.max_model_len:
+        raise InvalidParameter(
+            f"`max_model_len` is {asked}, the model's context is {spec.max_model_len}", param="max_model_len"
+        )
+    return asked
+
+
+def store_blocks(
+    spec: ModelSpec, num_exits: int, context: int, block_size: int, max_num_seqs: int, kv_tokens: int | None, dtype: str
+) -> int:
+    """How many blocks the paged store gets.
+
+    Raises:
+        InvalidParameter, CacheTooSmall: `kv_tokens` that hold no block.
+    """
+    if kv_tokens is None:
+        values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim + (num_exits + 1) * spec.hidden_size
+        affordable = DEFAULT_STORE_BYTES // (values * ITEM_SIZES.get(dtype, 4))
+        kv_tokens = min(max(affordable, context), max_num_seqs * context)
+        return -(-kv_tokens // block_size)
+    check_integer("kv_tokens", kv_tokens, 1)
+    if kv_tokens < block_size:
+        raise CacheTooSmall(
+            f"`kv_tokens` is {kv_tokens}, less than one block of {block_size}", hint="raise `kv_tokens`"
+        )
+    return kv_tokens // block_size
+
+
+def make_executor(
+    model: LoadedModel,
+    exits: ExitPack,
+    *,
+    block_size: int,
+    num_blocks: int,
+    context: int,
+    device: str,
+    dtype: str,
+    threads: int | None,
+) -> Executor:
+    """The torch executor.
+
+    Raises:
+        MissingDependency: torch is not installed.
+        InvalidParameter: unknown device or dtype.
+    """
+    if importlib.util.find_spec("torch") is None:
+        raise MissingDependency(
+            "running a model needs torch, which is not installed", hint="pip install 'offramp[torch]'"
+        )
+    import torch
+
+    from offramp.executors.torch import TorchExecutor
+
+    if threads is not None:
+        check_integer("threads", threads, 1)
+        torch.set_num_threads(threads)
+
+    return TorchExecutor(
+        model.spec,
+        model.weights,
+        exits,
+        block_size=block_size,
+        num_blocks=num_blocks,
+        max_model_len=context,
+        device=device,
+        dtype=dtype,
+    )

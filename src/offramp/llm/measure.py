@@ -1,0 +1,45 @@
+"""Step costs measured at start-up, before any request: a few dummy calls per segment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from time import perf_counter
+
+from offramp.engine.costs import CostModel, Line
+from offramp.types.executor import Executor, ScoreRow, SeqRows
+from offramp.types.sampling import SamplingParams
+
+ROW_COUNTS = (1, 8, 1, 8)
+
+
+def measure_costs(executor: Executor, costs: CostModel) -> None:
+    """Replace the prices of segments, checks and passes by measured ones.
+
+    Writes to the first block of the store, whose content no sequence holds yet. The first round warms up and is not
+    counted.
+    """
+    top = executor.shape.num_segments
+    for number, rows in enumerate((1, *ROW_COUNTS)):
+        # Each row is a sequence of one token; all of them lie at the same slot, which nobody reads.
+        batch = [SeqRows((0,), (0,), (0,))] * rows
+        scored = [ScoreRow(0, (0,), SamplingParams(), 0)] * rows
+        calls: list[tuple[Line, Callable[[], object]]] = []
+        for s, line in enumerate(costs.segments):
+            calls.append((line, partial(executor.run_segment, s, batch)))
+        for k, line in enumerate(costs.checks, start=1):
+            calls.append((line, partial(executor.score, k, scored, frozenset())))
+        for k, line in enumerate(costs.passes, start=1):
+            calls.append((line, partial(executor.pass_tokens, k, range(k, top), batch)))
+        for line, call in calls:
+            seconds = _time(executor, call)
+            if number:
+                line.observe(rows, seconds)
+
+
+def _time(executor: Executor, call: Callable[[], object]) -> float:
+    executor.synchronize()
+    start = perf_counter()
+    call()
+    executor.synchronize()
+    return perf_counter() - start

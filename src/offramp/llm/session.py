@@ -1,0 +1,148 @@
+"""Requests in flight: from prompts to the engine, from its events to outputs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TypeVar
+
+from offramp.config import EngineConfig
+from offramp.engine.costs import CostModel
+from offramp.engine.engine import Engine
+from offramp.engine.request import Request
+from offramp.engine.trace import TraceRecorder
+from offramp.errors import InvalidParameter
+from offramp.exits.calibration import CalibrationKey
+from offramp.exits.pack import ExitPack
+from offramp.llm.dial import Dial, resolve_dial
+from offramp.llm.record import Record
+from offramp.tokenizer import Tokenizer
+from offramp.types.executor import Executor
+from offramp.types.output import Chunk, Output
+from offramp.types.sampling import SamplingParams
+
+OnProgress = Callable[[int, int, int, float], None]
+"""Called after every step: outputs done, outputs in all, tokens so far, their mean exit layer."""
+
+T = TypeVar("T")
+
+
+class Session:
+    """An engine with the records of what runs on it. `trace` is a file for exit traces."""
+
+    def __init__(
+        self,
+        executor: Executor,
+        config: EngineConfig,
+        costs: CostModel,
+        tokenizer: Tokenizer,
+        pack: ExitPack,
+        key: CalibrationKey,
+        trace: Path | None = None,
+    ) -> None:
+        self.tokenizer, self.pack, self.key = tokenizer, pack, key
+        self._trace_file = None if trace is None else trace.open("w", encoding="utf-8")
+        self._recorder = None if trace is None else TraceRecorder()
+        on_test = None if self._recorder is None else self._recorder.record
+        self.engine = Engine(executor, config, costs, on_test=on_test)
+        self._records: dict[int, Record] = {}
+
+    def close(self) -> None:
+        """End everything that runs and close the trace. May be called twice."""
+        for number in list(self._records):
+            self._drop(number)
+        if self._trace_file is not None:
+            self._trace_file.close()
+
+    def submit(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> list[int]:
+        """Queue a prompt; returns the numbers of its outputs."""
+        stop_ids = () if sampling.ignore_eos else self.engine.executor.shape.eos_token_ids
+        ends = frozenset((*stop_ids, *sampling.stop_token_ids))
+        records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
+        params = resolve_dial(exit, self.pack, self.key)
+        numbers = self.engine.submit(Request(prompt, sampling, params, [r.push_token for r in records]))
+        self._records.update(zip(numbers, records, strict=True))
+        return numbers
+
+    def _step(self) -> None:
+        for event in self.engine.step().events:
+            self._records[event.sequence].push_event(event)
+
+    def _drop(self, number: int) -> None:
+        del self._records[number]
+        self.engine.abort(number)
+        self.engine.forget(number)
+
+    def _collect(self, number: int) -> Output:
+        sequence = self.engine.sequences[number]
+        if self._recorder is not None and self._trace_file is not None:
+            self._trace_file.write(self._recorder.line(sequence) + "\n")
+            self._trace_file.flush()
+        return self._records[number].output(sequence)
+
+    def _collect_group(self, numbers: list[int]) -> Output:
+        first, *others = [self._collect(n) for n in numbers]
+        return replace(first, alternatives=tuple(others)) if others else first
+
+    def run(
+        self,
+        prompts: list[list[int]],
+        sampling: SamplingParams | Sequence[SamplingParams] | None,
+        exit: Dial | Sequence[Dial],
+        on_progress: OnProgress | None,
+    ) -> list[Output]:
+        """Generate for all prompts; whatever happens, nothing of them stays behind."""
+        samplings = _one_each(sampling or SamplingParams(), prompts, "sampling")
+        dials = _one_each(exit, prompts, "exit")
+        groups: list[list[int]] = []
+        try:
+            for prompt, params, dial in zip(prompts, samplings, dials, strict=True):
+                groups.append(self.submit(prompt, params, dial))
+            numbers = [n for group in groups for n in group]
+            while any(self.engine.sequences[n].finish_reason is None for n in numbers):
+                self._step()
+                if on_progress is not None:
+                    on_progress(*self._totals(numbers))
+            return [self._collect_group(group) for group in groups]
+        finally:
+            for number in [n for group in groups for n in group]:
+                self._drop(number)
+
+    def _totals(self, numbers: list[int]) -> tuple[int, int, int, float]:
+        done = sum(self.engine.sequences[n].finish_reason is not None for n in numbers)
+        layers = [layer for n in numbers for layer in self._records[n].exit_layers]
+        return done, len(numbers), len(layers), sum(layers) / len(layers) if layers else 0.0
+
+    def stream(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> Iterator[Chunk]:
+        """Generate for one prompt piece by piece; the request is queued now and cancelled when the iterator is left."""
+        if sampling.n > 1:
+            raise InvalidParameter(f"a stream has one output, `n` is {sampling.n}", param="n")
+        number = self.submit(prompt, sampling, exit)[0]
+        return self._chunks(number)
+
+    def _chunks(self, number: int) -> Iterator[Chunk]:
+        sequence, record = self.engine.sequences[number], self._records[number]
+        try:
+            while True:
+                if sequence.finish_reason is None:
+                    self._step()
+                chunk = record.read(sequence)
+                if chunk is not None:
+                    if chunk.finish_reason is not None:
+                        self._collect(number)
+                    yield chunk
+                    if chunk.finish_reason is not None:
+                        return
+        finally:
+            if number in self._records:
+                self._drop(number)
+
+
+def _one_each(value: T | Sequence[T], prompts: Sequence[object], name: str) -> list[T]:
+    """`value` for every prompt, or the list it is, which must have one entry per prompt."""
+    if not isinstance(value, list | tuple):
+        return [value] * len(prompts)  # type: ignore[list-item]
+    if len(value) != len(prompts):
+        raise InvalidParameter(f"`{name}` has {len(value)} entries for {len(prompts)} prompts", param=name)
+    return list(value)

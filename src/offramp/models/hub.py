@@ -1,0 +1,101 @@
+"""From what a user calls a model to the files it is made of."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+from offramp.errors import DownloadError, MissingDependency, ModelNotFound, did_you_mean
+from offramp.models.aliases import ALIASES
+from offramp.models.cache import Progress
+from offramp.models.pull import pull
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
+HUB_FILES = (
+    "config.json",
+    "generation_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+    "model*.safetensors",
+    "model.safetensors.index.json",
+)
+
+
+class ModelFiles(NamedTuple):
+    """Where a model lies: `path` is a folder in Hugging Face form, or a GGUF file."""
+
+    name: str
+    form: Literal["hf", "gguf"]
+    path: Path
+
+
+def resolve(model: str, progress: Progress | None = None) -> ModelFiles:
+    """Find a model by alias, folder, `.gguf` file or Hugging Face id, downloading what is not here.
+
+    Raises:
+        ModelNotFound: nothing of that name.
+        DownloadError: a download failed.
+        MissingDependency: what a download needs is not installed.
+    """
+    if model in ALIASES:
+        return ModelFiles(model, "gguf", pull(ALIASES[model], progress))
+    path = Path(model).expanduser()
+    if path.is_dir():
+        return _folder(model, path)
+    if path.is_file():
+        if path.suffix.lower() != ".gguf":
+            raise ModelNotFound(
+                f"`{model}` is not a model: a file must end in `.gguf`",
+                hint="for a Hugging Face model give the folder that holds its config.json",
+            )
+        return ModelFiles(path.stem, "gguf", path)
+    if path.suffix.lower() != ".gguf" and HUB_ID.fullmatch(model):
+        return _from_hub(model)
+    raise ModelNotFound(
+        f"no model `{model}`: it is no alias, no folder, no `.gguf` file and no Hugging Face id `owner/name`",
+        hint=f"aliases: {did_you_mean(model, ALIASES)}",
+    )
+
+
+def _folder(model: str, path: Path) -> ModelFiles:
+    if not (path / "config.json").is_file():
+        files = sorted(path.glob("*.gguf"))
+        raise ModelNotFound(
+            f"folder `{model}` has no config.json", hint=f"did you mean the file `{files[0]}`?" if files else None
+        )
+    return ModelFiles(path.resolve().name, "hf", path)
+
+
+def _from_hub(model: str) -> ModelFiles:
+    try:
+        from huggingface_hub import snapshot_download
+        from huggingface_hub.errors import (
+            GatedRepoError,
+            HfHubHTTPError,
+            LocalEntryNotFoundError,
+            RepositoryNotFoundError,
+        )
+    except ImportError as error:
+        raise MissingDependency(
+            f"`{model}` is a Hugging Face id, and huggingface_hub is not installed",
+            hint="run `pip install huggingface_hub`, or give a local folder or `.gguf` file",
+        ) from error
+    try:
+        path = Path(snapshot_download(model, allow_patterns=list(HUB_FILES)))
+    except GatedRepoError as error:
+        raise DownloadError(
+            f"`{model}` is gated on the Hugging Face hub", hint="accept its terms there and run `hf auth login`"
+        ) from error
+    except RepositoryNotFoundError as error:
+        raise ModelNotFound(
+            f"no folder `{model}` here and no public model of that id on the Hugging Face hub",
+            hint=f"private models need `hf auth login`; aliases: {did_you_mean(model, ALIASES)}",
+        ) from error
+    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+        raise DownloadError(
+            f"no folder `{model}` here, and the Hugging Face hub could not be reached to download it",
+            hint="check the network, or copy the model's folder here and give its path",
+        ) from error
+    return ModelFiles(model, "hf", _folder(model, path).path)

@@ -1,0 +1,73 @@
+"""From a model's name to everything an executor needs of it."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from offramp.errors import WeightsError
+from offramp.models.cache import Progress
+from offramp.models.from_gguf import spec_of_gguf
+from offramp.models.from_hf import spec_from_hf
+from offramp.models.hub import resolve
+from offramp.models.spec import ModelSpec
+from offramp.models.tensors import check_tensors
+from offramp.tokenizer import Tokenizer, tokenizer_from_folder, tokenizer_from_gguf
+from offramp.weights import GGUFWeights, SafetensorsWeights, WeightSource, fingerprint
+
+
+@dataclass(frozen=True, slots=True)
+class LoadedModel:
+    """A model whose files were found and checked; its weights are still on disk.
+
+    `identity` tells checkpoints apart: a SHA-256 over the configuration and samples of the weight files. It does
+    not depend on where the files lie.
+    """
+
+    name: str
+    spec: ModelSpec
+    weights: WeightSource
+    tokenizer: Tokenizer
+    identity: str
+
+
+def load_model(model: str, progress: Progress | None = None) -> LoadedModel:
+    """Resolve, open and check a model: an alias, a folder in Hugging Face form, a `.gguf` file or a hub id.
+
+    Raises:
+        ModelNotFound, DownloadError, MissingDependency: it is not here and could not be fetched.
+        Unsupported: a family, or arithmetic, that is not here.
+        WeightsError: the files are corrupt or do not fit together.
+        TokenizerError: no readable tokenizer.
+    """
+    files = resolve(model, progress)
+    if files.form == "gguf":
+        gguf = GGUFWeights(files.path)
+        tokenizer = tokenizer_from_gguf(gguf.metadata)
+        return _loaded(files.name, spec_of_gguf(gguf), gguf, tokenizer, b"")
+    path = files.path / "config.json"
+    generation = files.path / "generation_config.json"
+    spec = spec_from_hf(_read_json(path), _read_json(generation) if generation.is_file() else None)
+    weights = SafetensorsWeights(files.path)
+    return _loaded(files.name, spec, weights, tokenizer_from_folder(files.path), path.read_bytes())
+
+
+def _loaded(name: str, spec: ModelSpec, weights: WeightSource, tokenizer: Tokenizer, config: bytes) -> LoadedModel:
+    check_tensors(spec, weights)
+    if not spec.eos_token_ids and tokenizer.eos_token_id is not None:
+        spec = replace(spec, eos_token_ids=(tokenizer.eos_token_id,))
+    identity = hashlib.sha256(config + fingerprint(weights.files).encode()).hexdigest()
+    return LoadedModel(name, spec, weights, tokenizer, identity)
+
+
+def _read_json(path: Path) -> dict[str, Any]:
+    try:
+        values = json.loads(path.read_bytes())
+    except (ValueError, RecursionError) as error:
+        raise WeightsError(f"`{path}` is not JSON") from error
+    if not isinstance(values, dict):
+        raise WeightsError(f"`{path}` is not a JSON object")
+    return values

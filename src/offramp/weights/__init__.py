@@ -1,0 +1,9 @@
+"""Tensors on disk, read lazily under their Hugging Face names."""
+
+from __future__ import annotations
+
+from offramp.weights.gguf import GGUFWeights
+from offramp.weights.safetensors import SafetensorsWeights
+from offramp.weights.source import WeightSource, fingerprint
+
+__all__ = ["GGUFWeights", "SafetensorsWeights", "WeightSource", "fingerprint"]

@@ -1,0 +1,80 @@
+"""What must hold of an engine between two steps, worked out from scratch: slow, obvious, independent of how it got there."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from offramp.engine.engine import Engine
+from offramp.engine.sequence import Sequence
+from tests.engine.paged import PagedExecutor
+from tests.oracle.model import Array, Model
+
+
+class Inspector:
+    """Looks at every slot, block and frontier after every step."""
+
+    def __init__(self, executor: PagedExecutor) -> None:
+        self.executor = executor
+        self._exact = cache(lambda history: exact_kv(executor.model, history))
+
+    def __call__(self, engine: Engine) -> None:
+        for sequence in engine.scheduler.running:
+            self.check_slots(sequence)
+        self.check_blocks(engine)
+        self.check_cache(engine)
+
+    def check_slots(self, sequence: Sequence) -> None:
+        """Below each frontier lies the right token, run or passed as its mark says."""
+        assert sequence.lease is not None
+        layers_at = self.executor.shape.layers_at
+        for position in range(sequence.frontier[0]):
+            slot = self.executor.slot(sequence.lease.blocks, position)
+            assert slot.history == tuple(sequence.tokens[: position + 1]), f"position {position} holds another history"
+            left_at = self.boundary_left(sequence, position)
+            for segment, frontier in enumerate(sequence.frontier):
+                if position < frontier:
+                    expected = left_at if left_at is not None and segment >= left_at else None
+                    written = [slot.layers[layer].passed_from for layer in range(*layers_at[segment : segment + 2])]
+                    assert set(written) == {expected}, f"position {position} in segment {segment}: {written}"
+
+    def boundary_left(self, sequence: Sequence, position: int) -> int | None:
+        """The exit at which a `fill` sequence's token left for good; None for the prompt, the live token and the top."""
+        output = position - sequence.prompt_length + 1
+        if sequence.exit is None or sequence.exit.kv != "fill" or not 0 <= output < len(sequence.marks):
+            return None
+        mark = sequence.marks[output]
+        return mark if mark < self.executor.shape.num_segments else None
+
+    def check_blocks(self, engine: Engine) -> None:
+        """Blocks not in anybody's table are free, and nobody writes into a block that others hold."""
+        tables = [s.lease.blocks for s in engine.scheduler.running if s.lease is not None]
+        held = {block for table in tables for block in table}
+        assert engine.pool.num_free == engine.pool.num_blocks - len(held), "the free count is wrong"
+        assert all(len(set(table)) == len(table) for table in tables), "a table names a block twice"
+
+    def check_cache(self, engine: Engine) -> None:
+        """Whatever can be found by its tokens is, bit for bit, what one full pass over those tokens writes."""
+        size = self.executor.shape.block_size
+        for block, (_, tokens) in engine.pool.cached_blocks().items():
+            last = self.executor.slots[block * size + size - 1].history
+            assert last[-size:] == tokens, f"block {block} is listed under tokens that it does not hold"
+            keys, values = self._exact(last)
+            for offset in range(size):
+                slot, position = self.executor.slots[block * size + offset], len(last) - size + offset
+                assert slot.history == last[: position + 1]
+                for layer in range(self.executor.model.num_layers):
+                    same = np.array_equal(slot.layers[layer].key, keys[layer, position])
+                    same &= np.array_equal(slot.layers[layer].value, values[layer, position])
+                    assert same, f"cached block {block} holds inexact KV of position {position} in layer {layer}"
+
+
+def exact_kv(model: Model, tokens: tuple[int, ...]) -> tuple[Array, Array]:
+    """K and V [layers, positions, *kv_shape] of one full pass."""
+    positions = list(range(len(tokens)))
+    keys, values = (np.full((model.num_layers, len(tokens), *model.kv_shape), np.nan) for _ in range(2))
+    hidden = model.embed(list(tokens))
+    for layer in range(model.num_layers):
+        hidden = model.run(layer, hidden, positions, keys[layer], values[layer])
+    return keys, values

@@ -1,0 +1,101 @@
+"""Scheduler, frontiers and block accounting, step by step, on an executor that knows what lies in every slot.
+
+The model is made of hashes: one K or V that is not exactly the right one changes everything chosen after it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+
+from offramp.config import EngineConfig
+from offramp.engine.engine import Engine
+from offramp.engine.request import Request
+from offramp.engine.sequence import Sequence
+from offramp.types.executor import SeqRows
+from offramp.types.exits import ExitParams
+from offramp.types.sampling import SamplingParams
+from tests.engine.inspector import Inspector
+from tests.engine.paged import PagedExecutor
+from tests.engine.workloads import Workload, check_outcome, expectations, fixed_batches, run_workload, workloads
+from tests.oracle.hash_model import HashModel
+
+MODEL = HashModel()
+QUICK = settings(max_examples=120, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+FULL = settings(QUICK, max_examples=3000, derandomize=False)
+
+
+def check_workload(workload: Workload) -> None:
+    executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=workload.num_blocks)
+    check_outcome(run_workload(executor, workload, Inspector(executor)), expectations(MODEL, workload))
+
+
+@QUICK
+@given(workloads(MODEL))
+def test_every_slot_is_right_after_every_step(workload: Workload) -> None:
+    check_workload(workload)
+
+
+@pytest.mark.full
+@FULL
+@given(workloads(MODEL))
+def test_every_slot_is_right_after_every_step_of_thousands_of_workloads(workload: Workload) -> None:
+    check_workload(workload)
+
+
+@QUICK
+@given(fixed_batches(MODEL))
+def test_every_slot_is_right_in_lockstep(workload: Workload) -> None:
+    executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=workload.num_blocks)
+    outcome = run_workload(executor, workload, Inspector(executor))
+    assert "abort" not in outcome.reasons.values() and len(outcome.reasons) == len(workload.arrivals)
+
+
+def run_one(executor: PagedExecutor, request: Request, inspect: Callable[[Engine], None]) -> None:
+    engine = Engine(executor, EngineConfig(profitability=False))
+    engine.submit(request)
+    while engine.has_work:
+        engine.step()
+        inspect(engine)
+
+
+def eager_fill() -> Request:
+    sampling = SamplingParams(max_tokens=24, ignore_eos=True, seed=0)
+    return Request([1, 2, 3], sampling, ExitParams("replay", 1.0, options={"exit_layers": (5, 5, 1, 2, 5, 5, 1)}))
+
+
+def test_a_block_that_holds_anything_filled_is_never_found() -> None:
+    executor = PagedExecutor(MODEL, block_size=2, num_blocks=64)
+    found: set[tuple[int, ...]] = set()
+
+    def inspect(engine: Engine) -> None:
+        Inspector(executor)(engine)
+        found.update(tokens for _, tokens in engine.pool.cached_blocks().values())
+
+    run_one(executor, eager_fill(), inspect)
+    assert len(found) == 2, "tokens 0..3 are exact; the token at position 4 is the first to leave early"
+
+
+@pytest.mark.parametrize("too_long", [lambda s: s.length, lambda s: (s.first_exit or s.length) + 2])
+def test_a_wrong_exact_length_is_noticed(monkeypatch: pytest.MonkeyPatch, too_long: Callable[[Sequence], int]) -> None:
+    monkeypatch.setattr(Sequence, "exact_length", property(too_long))
+    executor = PagedExecutor(MODEL, block_size=2, num_blocks=64)
+    with pytest.raises(AssertionError, match="holds inexact KV"):
+        run_one(executor, eager_fill(), Inspector(executor))
+
+
+def test_the_executor_refuses_a_token_of_another_history() -> None:
+    executor = PagedExecutor(MODEL, block_size=2, num_blocks=4)
+    executor.run_segment(0, [SeqRows([0, 1], [5, 6], [0]), SeqRows([0, 1], [7, 6], [1])])
+    executor.run_segment(0, [SeqRows([2], [8], [0, 2])])
+    with pytest.raises(AssertionError, match="another history"):
+        executor.run_segment(1, [SeqRows([2], [], [1, 2])])
+
+
+def test_the_executor_refuses_to_read_what_was_not_written() -> None:
+    executor = PagedExecutor(MODEL, block_size=2, num_blocks=4)
+    executor.run_segment(0, [SeqRows([0, 1], [5, 6], [0])])
+    with pytest.raises(AssertionError, match="read and was not written"):
+        executor.run_segment(1, [SeqRows([1], [], [0])])
