@@ -55,10 +55,10 @@ def toy_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
 
     def matrix(rows: int, columns: int, scale: float = 1.0) -> np.ndarray:
-        return rng.standard_normal((rows, columns)) * scale / np.sqrt(columns)
+        return np.asarray(rng.standard_normal((rows, columns)) * scale / np.sqrt(columns))
 
     def norm(spread: float) -> np.ndarray:
-        return 1 + spread * rng.standard_normal(spec.hidden_size)
+        return np.asarray(rng.normal(1, spread, spec.hidden_size))
 
     hidden, kv = spec.hidden_size, spec.num_kv_heads * spec.head_dim
     weights = {
@@ -105,7 +105,7 @@ def toy_pack(spec: ModelSpec, seed: int = 0) -> ExitPack:
         tensors[f"exits.{layer}.classifier.bias"] = np.array([0.2])
     return ExitPack(
         identity=f"toy:{seed}",
-        base=Base(spec.num_layers),
+        base=Base(spec.num_layers, hidden, size),
         exits=(
             ExitSpec(first, classifier="linear"),
             ExitSpec(second, norm="own", vocabulary="low", other=True, classifier="linear"),

@@ -38,7 +38,8 @@ class EngineConfig:
         check_integer("max_num_batched_tokens", self.max_num_batched_tokens, 1)
         if self.max_num_batched_tokens < self.max_num_seqs:
             raise InvalidParameter(
-                f"`max_num_batched_tokens` is {self.max_num_batched_tokens}, less than `max_num_seqs` {self.max_num_seqs}",
+                f"`max_num_batched_tokens` is {self.max_num_batched_tokens}, "
+                f"less than `max_num_seqs` {self.max_num_seqs}",
                 param="max_num_batched_tokens",
                 hint="every running sequence needs one row of a step",
             )

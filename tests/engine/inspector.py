@@ -1,4 +1,4 @@
-"""What must hold of an engine between two steps, worked out from scratch: slow, obvious, independent of how it got there."""
+"""What must hold of an engine between two steps, worked out from scratch: slow, obvious, whatever led up to it."""
 
 from __future__ import annotations
 
@@ -13,17 +13,28 @@ from tests.oracle.model import Array, Model
 
 
 class Inspector:
-    """Looks at every slot, block and frontier after every step."""
+    """Looks at every slot, block and frontier after every step; but not again at what was not written to since."""
 
     def __init__(self, executor: PagedExecutor) -> None:
         self.executor = executor
         self._exact = cache(lambda history: exact_kv(executor.model, history))
+        self._seen: dict[tuple[str, int], object] = {}
 
     def __call__(self, engine: Engine) -> None:
         for sequence in engine.scheduler.running:
-            self.check_slots(sequence)
+            assert sequence.lease is not None
+            writes = [(block, self.executor.writes[block]) for block in sequence.lease.blocks]
+            if self._is_news("sequence", sequence.number, (list(sequence.tokens), list(sequence.frontier), writes)):
+                self.check_slots(sequence)
         self.check_blocks(engine)
-        self.check_cache(engine)
+        for block, (_, tokens) in engine.pool.cached_blocks().items():
+            if self._is_news("block", block, (tokens, self.executor.writes[block])):
+                self.check_cached(block, tokens)
+
+    def _is_news(self, kind: str, number: int, state: object) -> bool:
+        before = self._seen.get((kind, number))
+        self._seen[kind, number] = state
+        return before != state
 
     def check_slots(self, sequence: Sequence) -> None:
         """Below each frontier lies the right token, run or passed as its mark says."""
@@ -40,7 +51,7 @@ class Inspector:
                     assert set(written) == {expected}, f"position {position} in segment {segment}: {written}"
 
     def boundary_left(self, sequence: Sequence, position: int) -> int | None:
-        """The exit at which a `fill` sequence's token left for good; None for the prompt, the live token and the top."""
+        """The exit at which a `fill` sequence's token left; None for the prompt, the live token and the top."""
         output = position - sequence.prompt_length + 1
         if sequence.exit is None or sequence.exit.kv != "fill" or not 0 <= output < len(sequence.marks):
             return None
@@ -54,20 +65,19 @@ class Inspector:
         assert engine.pool.num_free == engine.pool.num_blocks - len(held), "the free count is wrong"
         assert all(len(set(table)) == len(table) for table in tables), "a table names a block twice"
 
-    def check_cache(self, engine: Engine) -> None:
-        """Whatever can be found by its tokens is, bit for bit, what one full pass over those tokens writes."""
+    def check_cached(self, block: int, tokens: tuple[int, ...]) -> None:
+        """A block that can be found by its tokens is, bit for bit, what one full pass over them writes."""
         size = self.executor.shape.block_size
-        for block, (_, tokens) in engine.pool.cached_blocks().items():
-            last = self.executor.slots[block * size + size - 1].history
-            assert last[-size:] == tokens, f"block {block} is listed under tokens that it does not hold"
-            keys, values = self._exact(last)
-            for offset in range(size):
-                slot, position = self.executor.slots[block * size + offset], len(last) - size + offset
-                assert slot.history == last[: position + 1]
-                for layer in range(self.executor.model.num_layers):
-                    same = np.array_equal(slot.layers[layer].key, keys[layer, position])
-                    same &= np.array_equal(slot.layers[layer].value, values[layer, position])
-                    assert same, f"cached block {block} holds inexact KV of position {position} in layer {layer}"
+        slots = [self.executor.slots[block * size + offset] for offset in range(size)]
+        whole = slots[-1].history
+        assert whole[-size:] == tokens, f"block {block} is listed under tokens that it does not hold"
+        keys, values = self._exact(whole)
+        for position, slot in enumerate(slots, start=len(whole) - size):
+            assert slot.history == whole[: position + 1], f"block {block} mixes histories"
+            for layer in range(self.executor.model.num_layers):
+                same = np.array_equal(slot.layers[layer].key, keys[layer, position])
+                same &= np.array_equal(slot.layers[layer].value, values[layer, position])
+                assert same, f"cached block {block} holds inexact KV of position {position} in layer {layer}"
 
 
 def exact_kv(model: Model, tokens: tuple[int, ...]) -> tuple[Array, Array]:

@@ -6,6 +6,7 @@ before it of the same history, at the right position, written in every layer ask
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
@@ -18,7 +19,7 @@ from tests.oracle.scoring import Context, choose_at_top, opinion
 
 
 class Written(NamedTuple):
-    """K and V of one token in one layer; `passed_from` is the boundary of the unchanged hidden state, None if it ran."""
+    """K and V of one token in one layer; `passed_from` is the boundary it was passed up from, None if it ran."""
 
     key: Array
     value: Array
@@ -38,11 +39,12 @@ class Slot:
 
 
 class PagedExecutor:
-    """An `Executor` in plain Python."""
+    """An `Executor` in plain Python. `writes` counts, per block, the calls that wrote to it."""
 
     def __init__(self, model: Model, *, block_size: int, num_blocks: int) -> None:
         self.model = model
         self.slots: dict[int, Slot] = {}
+        self.writes: Counter[int] = Counter()
         self._shape = ModelShape(
             num_layers=model.num_layers,
             exit_layers=model.exit_layers,
@@ -66,7 +68,7 @@ class PagedExecutor:
         return found
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
-        self._check_disjoint(batch)
+        self._count_writes(batch)
         for rows in batch:
             if segment == 0:
                 self._embed(rows)
@@ -78,7 +80,7 @@ class PagedExecutor:
                 slot.hidden[segment + 1] = row
 
     def pass_tokens(self, boundary: int, segments: range, batch: Sequence[SeqRows]) -> None:
-        self._check_disjoint(batch)
+        self._count_writes(batch)
         for rows in batch:
             for position in rows.positions:
                 slot = self.slot(rows.blocks, position)
@@ -98,6 +100,7 @@ class PagedExecutor:
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         size = self._shape.block_size
         for source, target in pairs:
+            self.writes[target] += 1
             for offset in range(size):
                 self.slots.pop(target * size + offset, None)
                 if source * size + offset in self.slots:
@@ -150,11 +153,12 @@ class PagedExecutor:
             self.slot(rows.blocks, position).layers[layer] = Written(keys[position], values[position], None)
         return hidden
 
-    def _check_disjoint(self, batch: Sequence[SeqRows]) -> None:
-        """No two rows of a batch write one slot, and positions ascend."""
+    def _count_writes(self, batch: Sequence[SeqRows]) -> None:
+        """Count the blocks written to. Positions ascend, and no two rows of a batch write one slot."""
         written = [self._index(rows.blocks, position) for rows in batch for position in rows.positions]
         assert len(written) == len(set(written)), "two rows of a batch write the same slot"
-        assert all(list(rows.positions) == sorted(rows.positions) for rows in batch)
+        assert all(list(rows.positions) == sorted(rows.positions) for rows in batch), "positions do not ascend"
+        self.writes.update({index // self._shape.block_size for index in written})
 
     def _layers(self, segments: range) -> range:
         return range(self._shape.layers_at[segments.start], self._shape.layers_at[segments.stop])

@@ -6,24 +6,31 @@ The model is made of hashes: one K or V that is not exactly the right one change
 from __future__ import annotations
 
 from collections.abc import Callable
+from random import Random
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from offramp.config import EngineConfig
 from offramp.engine.engine import Engine
+from offramp.engine.plan import Plan
 from offramp.engine.request import Request
 from offramp.engine.sequence import Sequence
 from offramp.types.executor import SeqRows
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
+from tests.engine.any_schedule import run_any_schedule
+from tests.engine.driver import Outcome, check_outcome, expectations, run_workload
 from tests.engine.inspector import Inspector
 from tests.engine.paged import PagedExecutor
-from tests.engine.workloads import Workload, check_outcome, expectations, fixed_batches, run_workload, workloads
+from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
 from tests.oracle.hash_model import HashModel
 
 MODEL = HashModel()
-QUICK = settings(max_examples=120, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+QUICK = settings(
+    max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
 FULL = settings(QUICK, max_examples=3000, derandomize=False)
 
 
@@ -45,7 +52,48 @@ def test_every_slot_is_right_after_every_step_of_thousands_of_workloads(workload
     check_workload(workload)
 
 
+def check_any_schedule(workload: Workload, seed: int) -> None:
+    executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=40 * MODEL.max_model_len)
+    outcome = run_any_schedule(executor, workload, Random(seed), Inspector(executor))
+    check_outcome(outcome, expectations(MODEL, workload))
+
+
 @QUICK
+@given(workloads(MODEL, max_requests=5), st.integers(0, 1000))
+def test_any_legal_schedule_gives_the_same_outputs(workload: Workload, seed: int) -> None:
+    check_any_schedule(workload, seed)
+
+
+@pytest.mark.full
+@FULL
+@given(workloads(MODEL, max_requests=5), st.integers(0, 1000))
+def test_thousands_of_legal_schedules_give_the_same_outputs(workload: Workload, seed: int) -> None:
+    check_any_schedule(workload, seed)
+
+
+@pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
+@pytest.mark.parametrize("criterion", ["max_prob", "patience"])
+def test_a_request_preempted_after_any_step_goes_on_as_if_it_had_not_been(criterion: str, kv: str) -> None:
+    exit = ExitParams.from_dict({"criterion": criterion, "threshold": 0.6, "kv": kv})
+    arrival = Arrival([1, 2, 3], SamplingParams(max_tokens=12, ignore_eos=True, seed=0), exit)
+    workload = Workload([arrival], EngineConfig(profitability=False), 2, 0, MODEL.max_model_len)
+    expected = expectations(MODEL, workload)
+    for preempt_at in range(24):
+        executor = PagedExecutor(MODEL, block_size=2, num_blocks=workload.num_blocks)
+        engine, outcome = Engine(executor, workload.config), Outcome(reasons={0: "length"})
+        engine.submit(arrival.request())
+        num_steps = 0
+        while engine.has_work:
+            if num_steps == preempt_at and engine.scheduler.running:
+                engine.carry_out(Plan(num_steps, 0, preempt=(0,)))
+            outcome.events.setdefault(0, []).extend(engine.step().events)
+            Inspector(executor)(engine)
+            num_steps += 1
+        assert num_steps > preempt_at
+        check_outcome(outcome, expected)
+
+
+@settings(QUICK, max_examples=30)
 @given(fixed_batches(MODEL))
 def test_every_slot_is_right_in_lockstep(workload: Workload) -> None:
     executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=workload.num_blocks)

@@ -50,10 +50,10 @@ def test_refused_options(toy: Toy, options: dict[str, Any], message: str, monkey
 
 def test_the_fingerprint_of_the_final_norm_tells_models_apart(toy: Toy) -> None:
     norm = toy.source.arrays["model.norm.weight"]
-    good = ExitPack("x", Base(4, fingerprint=norm_fingerprint(norm)), (ExitSpec(2),))
+    good = ExitPack("x", Base(4, 32, 97, fingerprint=norm_fingerprint(norm)), (ExitSpec(2),))
     assert toy.executor(good).shape.exit_layers == (2,)
     with pytest.raises(PackError) as error:
-        toy.executor(ExitPack("x", Base(4, fingerprint=norm_fingerprint(norm + 1)), (ExitSpec(2),)))
+        toy.executor(ExitPack("x", Base(4, 32, 97, fingerprint=norm_fingerprint(norm + 1)), (ExitSpec(2),)))
     assert error.value.message == "the exit pack was made for another model: its fingerprint is not this model's"
 
 

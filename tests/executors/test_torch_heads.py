@@ -13,7 +13,7 @@ from offramp.errors import PackError
 from offramp.exits.pack import Base, ExitPack, ExitSpec
 from offramp.types.executor import Feature
 from offramp.types.sampling import SamplingParams
-from tests.executors.toys import VOCAB, Toy, make_pack, make_toy, score_hidden
+from tests.executors.toys import VOCAB, Toy, make_pack, make_toy, score_hidden, softmax
 
 REDUCED = tuple(range(0, VOCAB, 3))
 ALL_LOGPROBS = SamplingParams(logprobs=VOCAB)
@@ -30,11 +30,6 @@ def rms(h: np.ndarray, weight: np.ndarray) -> np.ndarray:
 
 def silu(x: np.ndarray) -> np.ndarray:
     return np.asarray(x / (1 + np.exp(-x)))
-
-
-def softmax(x: np.ndarray) -> np.ndarray:
-    e = np.exp(x - x.max(-1, keepdims=True))
-    return np.asarray(e / e.sum(-1, keepdims=True))
 
 
 def states(toy: Toy, rows: int = 6, seed: int = 1) -> torch.Tensor:
@@ -194,6 +189,6 @@ def test_asking_for_a_classifier_that_is_not_there_is_refused(toy: Toy) -> None:
 
 def test_a_pack_for_a_model_of_another_size_is_refused(toy: Toy) -> None:
     with pytest.raises(PackError) as error:
-        toy.executor(ExitPack("x", Base(4, hidden_size=64, model="big"), (ExitSpec(1),)))
+        toy.executor(ExitPack("x", Base(4, 64, VOCAB, model="big"), (ExitSpec(1),)))
     assert error.value.message == "the exit pack is for a model with `hidden_size` 64, and this model has 32"
     assert error.value.hint == "use `big`, or a pack made for this model"

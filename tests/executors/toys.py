@@ -14,7 +14,7 @@ import transformers
 from torch import Tensor, nn
 
 from offramp.executors.torch import TorchExecutor
-from offramp.exits.pack import Base, ExitPack, ExitSpec, static_exits
+from offramp.exits.pack import ExitPack, ExitSpec, static_exits
 from offramp.models.from_hf import spec_from_hf
 from offramp.models.rope import inverse_frequencies
 from offramp.models.spec import ModelSpec
@@ -84,7 +84,7 @@ def make_toy(family: str = "llama", dtype: torch.dtype = torch.float64, **overri
     kind, own = FAMILIES[family]
     config = kind(**{**SIZES, **own, **overrides})
     torch.manual_seed(0)
-    model: Any = transformers.AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    model: Any = transformers.AutoModelForCausalLM.from_config(config)
     model.eval().to(dtype)
     for name, parameter in model.named_parameters():
         nn.init.normal_(parameter, mean=float("norm" in name), std=0.3)
@@ -194,7 +194,7 @@ def make_pack(toy: Toy, spec: ExitSpec, vocabulary: Sequence[int] | None = None,
     }
     arrays = {f"exits.{spec.layer}.{name}": pick.normal(0, 0.5, shape) for name, shape in shapes.items()}
     vocabularies = {spec.vocabulary: tuple(vocabulary)} if spec.vocabulary and vocabulary else {}
-    return ExitPack("toy", Base(toy.spec.num_layers), (spec,), vocabularies, tensors=ArraySource(arrays))
+    return ExitPack("toy", None, (spec,), vocabularies, tensors=ArraySource(arrays))
 
 
 def score_hidden(
@@ -214,3 +214,17 @@ def score_hidden(
     sampling = sampling or SamplingParams()
     rows = [ScoreRow(p, table, sampling, **{"seed": 0, **row}) for p in range(len(hidden))]
     return executor.score(boundary, rows, needs, choose=choose)
+
+
+def raw_logits(toy: Toy, hidden: Tensor) -> np.ndarray:
+    """The model's own head on hidden states [rows, hidden_size], in NumPy."""
+    weights = toy.source.arrays
+    h = hidden.numpy()
+    return np.asarray(
+        weights["model.norm.weight"] * h / np.sqrt((h * h).mean(-1, keepdims=True) + 1e-6) @ weights["lm_head.weight"].T
+    )
+
+
+def softmax(logits: np.ndarray) -> np.ndarray:
+    e = np.exp(logits - logits.max(-1, keepdims=True))
+    return np.asarray(e / e.sum(-1, keepdims=True))

@@ -37,7 +37,7 @@ class HashModel:
         self.exit_layers = exit_layers
         self.vocab_size = vocab_size
         self.max_model_len = max_model_len
-        self.eos_token_ids = (0,)
+        self.eos_token_ids: tuple[int, ...] = (0,)
         self.kv_shape: tuple[int, ...] = (1,)
         rng = np.random.default_rng(0)
         self._logits = rng.random((TABLE, vocab_size))
@@ -71,7 +71,7 @@ class HashModel:
         logits = self._logits[state % TABLE].copy()
         if self._agrees[state % TABLE]:
             logits[history % self.vocab_size] += 3
-        return logits
+        return np.asarray(logits)
 
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
         assert hidden[2] == self.exit_layers[boundary - 1], f"boundary {boundary} scored a hidden state of another"

@@ -1,4 +1,4 @@
-"""The paper's batching for a fixed batch that starts together (Miao et al. 2024): all climb together, all leave together."""
+"""The paper's batching of a fixed batch that starts together (Miao et al. 2024): all climb and leave together."""
 
 from __future__ import annotations
 
@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
-from tests.oracle.run import Attempt, Choice, Result, Run
 from tests.oracle.model import Model
+from tests.oracle.run import Attempt, Choice, Result, Run
 
 
 class Asked(NamedTuple):

@@ -16,7 +16,8 @@ Array = np.ndarray
 class Model(Protocol):
     """What the oracle asks of a model.
 
-    Hidden states are [rows, d]; K and V of one layer are [positions, *kv_shape]; layers count from 0, boundaries from 1.
+    Hidden states are [rows, d]; K and V of one layer are [positions, *kv_shape]. Layers count from 0, boundaries
+    from 1.
     """
 
     num_layers: int
@@ -79,7 +80,7 @@ class OracleModel:
         self.vocab_size = spec.vocab_size
         self.max_model_len = spec.max_model_len
         self.eos_token_ids = spec.eos_token_ids
-        self.kv_shape = (spec.num_kv_heads, spec.head_dim)
+        self.kv_shape: tuple[int, ...] = (spec.num_kv_heads, spec.head_dim)
         self._weights = {name: np.asarray(w, dtype=np.float64) for name, w in weights.items()}
 
     def embed(self, tokens: list[int]) -> Array:
@@ -97,7 +98,9 @@ class OracleModel:
         x = rms_norm(hidden, self._layer(layer, "input_layernorm"), self.spec.rms_norm_eps)
         query = (x @ self._layer(layer, "self_attn.q_proj").T).reshape(len(positions), self.spec.num_heads, -1)
         query = self._rotate(query, positions)
-        mixed = np.stack([self._attend(q, keys[: p + 1], values[: p + 1]) for q, p in zip(query, positions, strict=True)])
+        mixed = np.stack(
+            [self._attend(q, keys[: p + 1], values[: p + 1]) for q, p in zip(query, positions, strict=True)]
+        )
         hidden = hidden + mixed.reshape(len(positions), -1) @ self._layer(layer, "self_attn.o_proj").T
         x = rms_norm(hidden, self._layer(layer, "post_attention_layernorm"), self.spec.rms_norm_eps)
         gated = silu(x @ self._layer(layer, "mlp.gate_proj").T) * (x @ self._layer(layer, "mlp.up_proj").T)

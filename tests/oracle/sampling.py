@@ -20,10 +20,12 @@ def adjust(logits: Array, sampling: SamplingParams, prompt: list[int], output: l
     for token in banned:
         out[token] = -np.inf
     for token in set(prompt) | set(output):
-        out[token] = out[token] / sampling.repetition_penalty if out[token] > 0 else out[token] * sampling.repetition_penalty
+        out[token] = (
+            out[token] / sampling.repetition_penalty if out[token] > 0 else out[token] * sampling.repetition_penalty
+        )
     for token, count in Counter(output).items():
         out[token] -= sampling.frequency_penalty * count + sampling.presence_penalty
-    return out
+    return np.asarray(out)
 
 
 def softmax(logits: Array) -> Array:

@@ -239,9 +239,7 @@ def test_a_positive_bias_outside_the_reduced_vocabulary_closes_its_exit() -> Non
 
 
 def test_penalties_follow_their_definitions() -> None:
-    sampling = SamplingParams(
-        logit_bias={0: 1.0}, repetition_penalty=2.0, presence_penalty=0.25, frequency_penalty=0.5
-    )
+    sampling = SamplingParams(logit_bias={0: 1.0}, repetition_penalty=2.0, presence_penalty=0.25, frequency_penalty=0.5)
     out = adjust(np.array([1.0, -1.0, 4.0, 4.0, 7.0]), sampling, prompt=[1, 2], output=[2, 2, 0], banned={4})
     assert out.tolist() == [0.25, -2.0, 0.75, 4.0, -np.inf]
 

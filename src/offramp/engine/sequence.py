@@ -8,8 +8,6 @@ over the oldest tokens of [frontier[s], frontier[s-1])"; this file says which of
 
 from __future__ import annotations
 
-from math import exp
-
 from offramp.engine.blocks import Lease
 from offramp.exits.criteria import Criterion, Signals
 from offramp.types.executor import ModelShape
@@ -176,10 +174,7 @@ class Sequence:
             return None
         if self.live < self.prompt_length or self.frontier[boundary - 1] < self.length or self.full_pass_due:
             return None
-        threshold = self.exit.threshold_at(self.shape.exit_layers[boundary - 1])
-        if threshold is None or self.exit.decay is None:
-            return threshold
-        return decayed(threshold, self.exit.decay, self.num_output, self.max_tokens)
+        return self.exit.threshold_at(self.shape.exit_layers[boundary - 1], self.num_output / self.max_tokens)
 
     @property
     def full_pass_due(self) -> bool:
@@ -201,9 +196,9 @@ class Sequence:
     def advance(self, segment: int, stop: int) -> None:
         """The tokens below `stop` ran, or passed, the segment."""
         start = self.frontier[segment]
-        self.frontier[segment] = stop
         if segment == self.top - 1 and start < stop and not self.replaying:
             self.top_passes += 1
+        self.frontier[segment] = stop
         if segment == 0:
             self.replayed_tokens += max(0, min(self.reached[0], stop) - start)
         self.reached[segment] = max(self.reached[segment], stop)
@@ -303,8 +298,3 @@ class Sequence:
         if index >= self.sampling.min_tokens:
             return ()
         return self.stop_ids
-
-
-def decayed(threshold: float, temperature: float, index: int, max_tokens: int) -> float:
-    """CALM's decaying threshold (Schuster et al. 2022, eq. 5): clip(0.9 threshold + 0.1 exp(-tau t / N), 0, 1)."""
-    return min(1.0, max(0.0, 0.9 * threshold + 0.1 * exp(-temperature * index / max_tokens)))

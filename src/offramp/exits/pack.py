@@ -94,42 +94,29 @@ class Tensors(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class Base:
-    """The model a pack was made for. None where the pack does not say."""
+    """The model a pack was made for: its sizes, and optionally its name and `norm_fingerprint`."""
 
     num_layers: int
-    hidden_size: int | None = None
-    vocab_size: int | None = None
+    hidden_size: int
+    vocab_size: int
     model: str | None = None
     fingerprint: str | None = None
 
-    def check_sizes(self, model: ModelSizes) -> None:
-        """Check that the pack is for a model of this size.
+    def check(self, model: ModelSizes, final_norm: Array) -> None:
+        """Check that this is `model`, whose final norm has the weights `final_norm` [hidden_size].
 
         Raises:
-            PackError: a size differs.
+            PackError: a size or the fingerprint differs.
         """
+        hint = f"use {f'`{self.model}`' if self.model else 'the model it was made for'}, or a pack made for this model"
         for name in ("num_layers", "hidden_size", "vocab_size"):
             own, wanted = getattr(model, name), getattr(self, name)
-            if wanted not in (None, own):
+            if own != wanted:
                 raise PackError(
-                    f"the exit pack is for a model with `{name}` {wanted}, and this model has {own}",
-                    hint=self._made_for(),
+                    f"the exit pack is for a model with `{name}` {wanted}, and this model has {own}", hint=hint
                 )
-
-    def check_fingerprint(self, final_norm: Array) -> None:
-        """Check the weights of the model's final norm [hidden_size], if the pack has their fingerprint.
-
-        Raises:
-            PackError: the pack was made for another model.
-        """
         if self.fingerprint not in (None, norm_fingerprint(final_norm)):
-            raise PackError(
-                "the exit pack was made for another model: its fingerprint is not this model's", hint=self._made_for()
-            )
-
-    def _made_for(self) -> str:
-        name = f"`{self.model}`" if self.model else "the model that the pack was made for"
-        return f"use {name}, or a pack made for this model"
+            raise PackError("the exit pack was made for another model: its fingerprint is not this model's", hint=hint)
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,11 +137,12 @@ class ExitSpec:
 class ExitPack:
     """A pack, validated when it is read. Tensors are loaded when asked for.
 
-    `identity` is the SHA-256 of `exits.json` and `exits.safetensors`, or names the layers of a static pack.
+    `identity` is the SHA-256 of `exits.json` and `exits.safetensors`, or names the layers of a static pack. `base` is
+    None where any model that is deep enough will do.
     """
 
     identity: str
-    base: Base
+    base: Base | None
     exits: tuple[ExitSpec, ...]
     vocabularies: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
     defaults: ExitParams | None = None
@@ -171,6 +159,16 @@ class ExitPack:
         """Tensor `exits.<layer>.<name>`; shapes are listed in the module's description."""
         assert self.tensors is not None, "a pack that was read has all the tensors its exits name"
         return self.tensors.load(f"exits.{layer}.{name}")
+
+    def check_model(self, model: ModelSizes, final_norm: Array) -> None:
+        """Check that the pack adds exits to `model`, whose final norm has the weights `final_norm` [hidden_size].
+
+        Raises:
+            PackError: the pack is for another model.
+        """
+        check_layers(self.layers, model.num_layers)
+        if self.base is not None:
+            self.base.check(model, final_norm)
 
 
 def norm_fingerprint(final_norm: Array) -> str:
@@ -189,7 +187,7 @@ def static_exits(layers: Sequence[int], num_layers: int) -> ExitPack:
     """
     check_layers(layers, num_layers)
     identity = "static:" + ",".join(map(str, layers))
-    return ExitPack(identity, Base(num_layers), tuple(ExitSpec(layer) for layer in layers))
+    return ExitPack(identity, None, tuple(ExitSpec(layer) for layer in layers))
 
 
 def check_layers(layers: Sequence[object], num_layers: int) -> None:

@@ -12,7 +12,7 @@ from typing import Any, get_args
 
 from offramp.errors import InvalidParameter, PackError, Unsupported, did_you_mean
 from offramp.exits.calibration import Calibration, CalibrationKey
-from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, ModelSizes, Norm, check_layers
+from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, check_layers
 from offramp.types.checks import check_integer, check_number, check_one_of
 from offramp.types.exits import ExitParams
 from offramp.weights.safetensors import SafetensorsFile
@@ -26,15 +26,15 @@ _CALIBRATION = {f.name: True for f in fields(Calibration)}
 _KEY = {f.name: True for f in fields(CalibrationKey)}
 
 
-def read_pack(folder: Path, model: ModelSizes) -> ExitPack:
-    """Read the exit pack in `folder` and check it against the sizes of `model`.
+def read_pack(folder: str | Path) -> ExitPack:
+    """Read and validate the exit pack in `folder`. Whether it fits a model, `ExitPack.check_model` says.
 
     Raises:
-        PackError: a file is missing or malformed; a tensor is missing, unknown or misshapen; or the pack is for another
-            model.
+        PackError: a file is missing or malformed, or a tensor is missing, unknown or misshapen.
         Unsupported: the pack needs a tap or a head that this version does not run.
         WeightsError: `exits.safetensors` is corrupt.
     """
+    folder = Path(folder)
     path, weights = folder / "exits.json", folder / "exits.safetensors"
     if not path.is_file():
         raise PackError(f"`{folder}` is not an exit pack: it has no file `exits.json`", hint="give the pack's folder")
@@ -42,12 +42,11 @@ def read_pack(folder: Path, model: ModelSizes) -> ExitPack:
     _check_format(values, "exits.json")
     with _located("`base` in `exits.json`"):
         base = _base(_object(values["base"], "`base`", _BASE))
-    base.check_sizes(model)
-    vocabularies = _vocabularies(values.get("vocabularies", {}), model.vocab_size)
-    exits = _exits(values["exits"], model, vocabularies)
+    vocabularies = _vocabularies(values.get("vocabularies", {}), base.vocab_size)
+    exits = _exits(values["exits"], base, vocabularies)
     tensors = SafetensorsFile(weights) if weights.is_file() else None
     shapes = {name: entry.shape for name, entry in tensors.entries.items()} if tensors else {}
-    _check_tensors(exits, model, vocabularies, shapes)
+    _check_tensors(exits, base, vocabularies, shapes)
     defaults = values.get("defaults")
     digest = hashlib.sha256(path.read_bytes())
     digest.update(weights.read_bytes() if tensors else b"")
@@ -66,7 +65,7 @@ def read_pack(folder: Path, model: ModelSizes) -> ExitPack:
 def _load(path: Path) -> object:
     try:
         return json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise PackError(f"`{path.name}` cannot be read: {error}") from error
 
 
@@ -126,18 +125,18 @@ def _vocabularies(value: object, vocab_size: int) -> dict[str, tuple[int, ...]]:
     return found
 
 
-def _exits(value: object, model: ModelSizes, vocabularies: Mapping[str, tuple[int, ...]]) -> tuple[ExitSpec, ...]:
+def _exits(value: object, base: Base, vocabularies: Mapping[str, tuple[int, ...]]) -> tuple[ExitSpec, ...]:
     if not isinstance(value, list) or not value:
         raise PackError("`exits` must list at least one exit")
     exits = tuple(_exit(_object(item, f"exit {i + 1}", _EXIT), f"exit {i + 1}") for i, item in enumerate(value))
-    check_layers([spec.layer for spec in exits], model.num_layers)
+    check_layers([spec.layer for spec in exits], base.num_layers)
     for spec in exits:
         if spec.vocabulary is not None and spec.vocabulary not in vocabularies:
             raise PackError(
                 f"the exit at layer {spec.layer} names an unknown vocabulary `{spec.vocabulary}`",
                 hint=did_you_mean(spec.vocabulary, vocabularies),
             )
-        outside = spec.vocabulary is not None and len(vocabularies[spec.vocabulary]) < model.vocab_size
+        outside = spec.vocabulary is not None and len(vocabularies[spec.vocabulary]) < base.vocab_size
         if spec.other and not outside:
             raise PackError(
                 f"the exit at layer {spec.layer} has an output for other tokens, and its vocabulary leaves none out",
@@ -192,15 +191,15 @@ def _expected_tensors(spec: ExitSpec, d: int, r: int) -> dict[str, tuple[int | s
 
 def _check_tensors(
     exits: tuple[ExitSpec, ...],
-    model: ModelSizes,
+    base: Base,
     vocabularies: Mapping[str, tuple[int, ...]],
     shapes: Mapping[str, tuple[int, ...]],
 ) -> None:
     known = set()
     for spec in exits:
-        r = model.vocab_size if spec.vocabulary is None else len(vocabularies[spec.vocabulary])
+        r = base.vocab_size if spec.vocabulary is None else len(vocabularies[spec.vocabulary])
         sizes: dict[str, int] = {}
-        for suffix, wanted in _expected_tensors(spec, model.hidden_size, r).items():
+        for suffix, wanted in _expected_tensors(spec, base.hidden_size, r).items():
             name = f"exits.{spec.layer}.{suffix}"
             known.add(name)
             if name not in shapes:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, cast, overload
 
 from offramp.config import Batching, EngineConfig
 from offramp.engine.costs import CostModel
+from offramp.engine.engine import Engine
 from offramp.exits.calibration import CalibrationKey
 from offramp.llm.dial import Dial
 from offramp.llm.load import context_length, make_executor, resolve_exits, store_blocks
 from offramp.llm.measure import measure_costs
-from offramp.llm.session import OnProgress, Session
+from offramp.llm.session import OnProgress, Session, Stream
 from offramp.models import Progress, load_model
-from offramp.types.output import Chunk, Output
+from offramp.types.output import Output
 from offramp.types.sampling import SamplingParams
 
 Prompt = str | Sequence[int]
@@ -91,10 +92,15 @@ class LLM:
             measure_costs(executor, costs)
         self._session = Session(executor, config, costs, self.tokenizer, self.pack, key, trace)
 
+    @property
+    def engine(self) -> Engine:
+        """The engine underneath, for those who need its plans, costs or measured time."""
+        return self._session.engine
+
     # Verbs
 
     @overload
-    def generate(
+    def generate(  # type: ignore[overload-overlap]  # a str is a Sequence[str], too
         self,
         prompts: str,
         sampling: SamplingParams | None = ...,
@@ -134,10 +140,9 @@ class LLM:
         Raises:
             InvalidParameter, Unsupported, CacheTooSmall, PackError: a request that cannot be served, before any starts.
         """
-        one = isinstance(prompts, str)
-        encoded = [self._encode(p) for p in ([prompts] if one else prompts)]
-        outputs = self._session.run(encoded, sampling, exit, on_progress)
-        return outputs[0] if one else outputs
+        several: Sequence[Prompt] = [prompts] if isinstance(prompts, str) else prompts
+        outputs = self._session.run([self._encode(p) for p in several], sampling, exit, on_progress)
+        return outputs[0] if isinstance(prompts, str) else outputs
 
     @overload
     def chat(
@@ -169,11 +174,11 @@ class LLM:
     ) -> Output | list[Output]:
         """Answer one conversation, [{"role": ..., "content": ...}, ...], or a list of them. As `generate` otherwise."""
         one = not messages or isinstance(messages[0], Mapping)
-        encoded = [self._encode_chat(m) for m in ([messages] if one else messages)]
-        outputs = self._session.run(encoded, sampling, exit, on_progress)
+        several = cast("Sequence[Sequence[Message]]", [messages] if one else messages)
+        outputs = self._session.run([self._encode_chat(m) for m in several], sampling, exit, on_progress)
         return outputs[0] if one else outputs
 
-    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None, exit: Dial = "off") -> Iterator[Chunk]:
+    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None, exit: Dial = "off") -> Stream:
         """Generate for one prompt, piece by piece; the last chunk carries the whole `Output`. n must be 1.
 
         Leaving the iterator early cancels the request.
@@ -182,13 +187,13 @@ class LLM:
 
     def stream_chat(
         self, messages: Sequence[Message], sampling: SamplingParams | None = None, exit: Dial = "off"
-    ) -> Iterator[Chunk]:
+    ) -> Stream:
         """Answer one conversation, piece by piece. As `stream` otherwise."""
         return self._session.stream(self._encode_chat(messages), sampling or SamplingParams(), exit)
 
     def inspect(self) -> dict[str, Any]:
         """Segments, exits and measured costs (seconds for a call with 1 and with 8 rows), as plain values."""
-        shape, costs = self._session.engine.executor.shape, self._session.engine.costs
+        shape, costs = self.engine.executor.shape, self.engine.costs
         layers = shape.layers_at
         return {
             "layers": shape.num_layers,

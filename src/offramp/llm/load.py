@@ -96,13 +96,11 @@ def make_executor(
         raise MissingDependency(
             "running a model needs torch, which is not installed", hint="pip install 'offramp[torch]'"
         )
-    import torch
-
-    from offramp.executors.torch import TorchExecutor
+    from offramp.executors.torch import TorchExecutor, set_threads
 
     if threads is not None:
         check_integer("threads", threads, 1)
-        torch.set_num_threads(threads)
+        set_threads(threads)
 
     return TorchExecutor(
         model.spec,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TypeVar
@@ -24,6 +24,9 @@ from offramp.types.sampling import SamplingParams
 
 OnProgress = Callable[[int, int, int, float], None]
 """Called after every step: outputs done, outputs in all, tokens so far, their mean exit layer."""
+
+Stream = Generator[Chunk, None, None]
+"""The chunks of one output; closing it cancels the request."""
 
 T = TypeVar("T")
 
@@ -94,7 +97,7 @@ class Session:
     ) -> list[Output]:
         """Generate for all prompts; whatever happens, nothing of them stays behind."""
         samplings = _one_each(sampling or SamplingParams(), prompts, "sampling")
-        dials = _one_each(exit, prompts, "exit")
+        dials: list[Dial] = _one_each(exit, prompts, "exit")
         groups: list[list[int]] = []
         try:
             for prompt, params, dial in zip(prompts, samplings, dials, strict=True):
@@ -114,14 +117,14 @@ class Session:
         layers = [layer for n in numbers for layer in self._records[n].exit_layers]
         return done, len(numbers), len(layers), sum(layers) / len(layers) if layers else 0.0
 
-    def stream(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> Iterator[Chunk]:
+    def stream(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> Stream:
         """Generate for one prompt piece by piece; the request is queued now and cancelled when the iterator is left."""
         if sampling.n > 1:
             raise InvalidParameter(f"a stream has one output, `n` is {sampling.n}", param="n")
         number = self.submit(prompt, sampling, exit)[0]
         return self._chunks(number)
 
-    def _chunks(self, number: int) -> Iterator[Chunk]:
+    def _chunks(self, number: int) -> Stream:
         sequence, record = self.engine.sequences[number], self._records[number]
         try:
             while True:

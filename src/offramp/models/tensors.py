@@ -36,7 +36,7 @@ def check_tensors(spec: ModelSpec, source: WeightSource) -> None:
         WeightsError: missing, misshapen or unknown tensors, by name.
     """
     expected, found = expected_tensors(spec), source.shapes()
-    where = f"`{source.files[0].parent if len(source.files) > 1 else source.files[0]}`"
+    where = ", ".join(f"`{file}`" for file in source.files[:1]) or "the source"
     missing = [name for name in expected if name not in found]
     if missing:
         raise WeightsError(f"{where} lacks tensors of the model: {_listed(missing)}")

@@ -15,6 +15,9 @@ TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_t
 def tokenizer_from_folder(folder: Path) -> Tokenizer:
     """The tokenizer of a folder in Hugging Face form.
 
+    Which special tokens go around a text is what `tokenizer.json` says; `add_bos_token` and `add_eos_token` in the
+    configuration are not read, as in Transformers 5.
+
     Raises:
         TokenizerError: a file that is missing or cannot be read.
     """
@@ -37,8 +40,6 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
         backend,
         bos=_token(config, "bos_token"),
         eos=_token(config, "eos_token"),
-        add_bos=_flag(config, "add_bos_token"),
-        add_eos=_flag(config, "add_eos_token"),
         chat_template=_template(folder / TEMPLATE, config),
     )
 
@@ -62,13 +63,6 @@ def _token(config: dict[str, Any], key: str) -> str | None:
         value = value.get("content")
     if value is not None and not isinstance(value, str):
         raise TokenizerError(f"`{key}` in {CONFIG} must be a string, not {value!r}")
-    return value
-
-
-def _flag(config: dict[str, Any], key: str) -> bool | None:
-    value = config.get(key)
-    if value is not None and not isinstance(value, bool):
-        raise TokenizerError(f"`{key}` in {CONFIG} must be true or false, not {value!r}")
     return value
 
 

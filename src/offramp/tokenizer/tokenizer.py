@@ -21,7 +21,7 @@ class Tokenizer:
     Args:
         backend: the tokenizer proper.
         bos, eos: the special tokens as text, or None.
-        add_bos, add_eos: put them around encoded text; None leaves it to the backend's own post-processor.
+        add_bos, add_eos: put them around encoded text, for a backend whose post-processor does not.
         chat_template: Jinja source, or None.
 
     Raises:
@@ -34,8 +34,8 @@ class Tokenizer:
         *,
         bos: str | None = None,
         eos: str | None = None,
-        add_bos: bool | None = None,
-        add_eos: bool | None = None,
+        add_bos: bool = False,
+        add_eos: bool = False,
         chat_template: str | None = None,
     ) -> None:
         self._backend = backend
@@ -126,15 +126,13 @@ class Tokenizer:
             raise TokenizerError(f"special token `{token}` is not in the vocabulary")
         return found
 
-    def _around(self, add_bos: bool | None, add_eos: bool | None) -> tuple[list[int], list[int]]:
-        """The ids put before and after a text: the post-processor's, corrected by `add_bos` and `add_eos`."""
+    def _around(self, add_bos: bool, add_eos: bool) -> tuple[list[int], list[int]]:
+        """The ids put before and after a text."""
         sample = self._backend.encode("a", add_special_tokens=True)
         text_at = [i for i, special in enumerate(sample.special_tokens_mask) if not special] or [len(sample.ids)]
         prefix, suffix = sample.ids[: text_at[0]], sample.ids[text_at[-1] + 1 :]
-        if add_bos is not None and self.bos_token_id is not None:
-            rest = [token for token in prefix if token != self.bos_token_id]
-            prefix = [self.bos_token_id, *rest] if add_bos else rest
-        if add_eos is not None and self.eos_token_id is not None:
-            rest = [token for token in suffix if token != self.eos_token_id]
-            suffix = [*rest, self.eos_token_id] if add_eos else rest
+        if add_bos and self.bos_token_id is not None:
+            prefix = [self.bos_token_id]
+        if add_eos and self.eos_token_id is not None:
+            suffix = [self.eos_token_id]
         return prefix, suffix

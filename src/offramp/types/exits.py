@@ -74,13 +74,18 @@ class ExitParams:
             raise InvalidParameter("`options` must map names to values", param="options")
         object.__setattr__(self, "options", dict(self.options))
 
-    def threshold_at(self, layer: int) -> float | None:
-        """The threshold at an exit layer, or None where this request does not exit."""
+    def threshold_at(self, layer: int, progress: float = 0.0) -> float | None:
+        """The threshold at an exit layer, or None where this request does not exit.
+
+        `progress` is t / N in CALM's decaying threshold (Schuster et al. 2022, eq. 5): output position over the
+        most there may be.
+        """
         if layer < self.min_layer:
             return None
-        if isinstance(self.threshold, Mapping):
-            return self.threshold.get(layer)
-        return self.threshold
+        threshold = self.threshold.get(layer) if isinstance(self.threshold, Mapping) else self.threshold
+        if threshold is None or self.decay is None:
+            return threshold
+        return min(1.0, max(0.0, 0.9 * threshold + 0.1 * math.exp(-self.decay * progress)))
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExitParams:

@@ -1,5 +1,5 @@
 """The torch executor."""
 
-from offramp.executors.torch.executor import TorchExecutor
+from offramp.executors.torch.executor import TorchExecutor, set_threads
 
-__all__ = ["TorchExecutor"]
+__all__ = ["TorchExecutor", "set_threads"]

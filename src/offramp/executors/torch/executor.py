@@ -66,8 +66,7 @@ class TorchExecutor:
             check_integer("max_model_len", max_model_len, 1, spec.max_model_len)
         check_one_of("dtype", dtype, tuple(DTYPES))
         where, kind = find_device(device), DTYPES[dtype]
-        exits.base.check_sizes(spec)
-        exits.base.check_fingerprint(weights.load("model.norm.weight"))
+        exits.check_model(spec, weights.load("model.norm.weight"))
         self._spec = spec
         self._shape = ModelShape(
             num_layers=spec.num_layers,
@@ -180,3 +179,8 @@ def find_device(name: str) -> torch.device:
         listed = ", ".join(f"`{n}`" for n in here)
         raise InvalidParameter(f"there is no device `{name}` here; there is {listed}", param="device")
     return torch.device(name)
+
+
+def set_threads(count: int) -> None:
+    """Compute on this many CPU threads, in the whole process."""
+    torch.set_num_threads(count)

@@ -13,9 +13,9 @@ def token_bits(keys: Tensor, tokens: Tensor) -> Tensor:
 
     Args:
         keys: int64 [rows], the bits of `position_keys`.
-        tokens: int64 [tokens], token ids.
+        tokens: int64 [tokens] or [rows, tokens], token ids.
     """
-    x = keys[:, None] + (tokens[None, :] + 1) * _signed(GAMMA)
+    x = keys[:, None] + (tokens + 1) * _signed(GAMMA)
     for shift, factor in MIX:
         x = (x ^ _shift_right(x, shift)) * _signed(factor)
     return x ^ _shift_right(x, LAST_SHIFT)

@@ -9,8 +9,9 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from offramp.executors.torch.draw import choose
 from offramp.executors.torch.heads import HeadModule
-from offramp.executors.torch.sampling import adjust, choose
+from offramp.executors.torch.penalties import adjust
 from offramp.types.executor import HIDDEN_FEATURES, Feature, Scored, ScoreRow
 
 SILENT: dict[Feature, float] = {"max_prob": 0.0, "margin": 0.0, "entropy": 1.0}

@@ -1,0 +1,1 @@
+"""Exits: criteria, exit packs and their calibrations."""

@@ -1,0 +1,43 @@
+"""Rules that every source file keeps."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+SOURCES = sorted((ROOT / "src").rglob("*.py"))
+PYTHON = sorted(path for folder in ("src", "tests", "examples") for path in (ROOT / folder).rglob("*.py"))
+
+MAX_LINES, MAX_FUNCTION_LINES = 300, 60
+
+
+def name(path: Path) -> str:
+    return path.relative_to(ROOT).as_posix()
+
+
+@pytest.mark.parametrize("path", PYTHON, ids=name)
+def test_a_file_fits_the_budget(path: Path) -> None:
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_LINES
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_function_fits_the_budget(path: Path) -> None:
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    functions = [node for node in ast.walk(tree) if isinstance(node, ast.FunctionDef)]
+    sizes = {f.name: (f.end_lineno or f.lineno) - f.lineno + 1 for f in functions}
+    assert {f: lines for f, lines in sizes.items() if lines > MAX_FUNCTION_LINES} == {}
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_a_module_says_what_it_is_for(path: Path) -> None:
+    text = path.read_text(encoding="utf-8")
+    assert not text or ast.get_docstring(ast.parse(text))
+
+
+def test_every_folder_of_the_package_is_a_package() -> None:
+    folders = {path.parent for path in SOURCES}
+    assert [name(folder) for folder in sorted(folders) if not (folder / "__init__.py").is_file()] == []

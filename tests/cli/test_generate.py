@@ -1,0 +1,192 @@
+"""`offramp generate`."""
+
+from __future__ import annotations
+
+import io
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from offramp.cli.main import main
+from offramp.types.exits import LOSSLESS, ExitParams
+from offramp.types.sampling import SamplingParams
+from tests.cli.fake import FakeLLM, exit_params
+
+
+def test_text_goes_to_stdout_and_the_report_to_stderr(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "Why?"]) == 0
+    captured = capsys.readouterr()
+    assert captured.out == "Down it falls\n"
+    speed, layers = captured.err.splitlines()
+    assert speed.startswith("3 tokens, ") and speed.endswith("mean exit layer 4.0 of 6")
+    assert layers == "layers: 67% run, 22% filled, 11% skipped; tokens by exit layer: 2: 1, 4: 1, 6: 1"
+
+
+def test_json_is_one_object_for_one_prompt(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "Why?", "--json"]) == 0
+    value = json.loads(capsys.readouterr().out)
+    assert value["text"] == "Down it falls"
+    assert value["tokens"] == [0, 1, 2] and value["exit_layers"] == [6, 2, 4]
+    assert value["report"]["exit_histogram"] == {"2": 1, "4": 1, "6": 1}
+
+
+def test_json_is_an_array_for_several_outputs(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a", "b", "--n", "2", "--json"]) == 0
+    assert [value["index"] for value in json.loads(capsys.readouterr().out)] == [0, 1, 0, 1]
+
+
+def test_several_prompts_get_titles(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "a\nb", "c"]) == 0
+    assert capsys.readouterr().out == "==> a <==\nDown it falls\n\n==> c <==\nDown it falls\n\n"
+
+
+def test_the_chat_template_is_the_default(llm: FakeLLM) -> None:
+    main(["generate", "Why?", "--system", "Be brief."])
+    assert llm.calls[0][:2] == (
+        "stream_chat",
+        [{"role": "system", "content": "Be brief."}, {"role": "user", "content": "Why?"}],
+    )
+
+
+def test_raw_continues_the_prompt(llm: FakeLLM) -> None:
+    main(["generate", "Why?", "--raw"])
+    assert llm.calls[0][:2] == ("stream", "Why?")
+
+
+def test_a_model_without_template_continues_the_prompt_and_says_so(
+    llm: FakeLLM, capsys: pytest.CaptureFixture[str]
+) -> None:
+    llm.tokenizer.has_template = False
+    main(["generate", "Why?"])
+    assert llm.calls[0][0] == "stream"
+    note = "note: the model has no chat template; continuing the prompt as it is"
+    assert capsys.readouterr().err.splitlines()[0] == note
+
+
+def test_flags_left_out_leave_the_defaults(llm: FakeLLM) -> None:
+    main(["generate", "Why?"])
+    assert llm.calls[0][2:] == (SamplingParams(), "off")
+    assert set(llm.made_with) == {"model", "progress", "trace"}
+
+
+def test_sampling_flags(llm: FakeLLM) -> None:
+    flags = "--temperature 0.7 --top-k 5 --stop END --stop . --stop-token-id 3 --logit-bias 4=-1.5 --ignore-eos"
+    main(["generate", "Why?", "--max-tokens", "none", *flags.split()])
+    assert llm.calls[0][2] == SamplingParams(
+        temperature=0.7,
+        top_k=5,
+        stop=("END", "."),
+        stop_token_ids=(3,),
+        logit_bias={4: -1.5},
+        ignore_eos=True,
+        max_tokens=None,
+    )
+
+
+def test_exit_flags(llm: FakeLLM) -> None:
+    flags = "--criterion patience --threshold 2=0.5,4=0.75 --kv recompute --option exits=2 --option mode=strict"
+    main(["generate", "Why?", *flags.split()])
+    assert exit_params(llm.calls[0]) == ExitParams(
+        criterion="patience", threshold={2: 0.5, 4: 0.75}, kv="recompute", options={"exits": 2, "mode": "strict"}
+    )
+
+
+def test_lossless_with_parameters_keeps_the_rest_of_lossless(llm: FakeLLM) -> None:
+    main(["generate", "Why?", "--exit", "lossless", "--max-draft", "7"])
+    assert exit_params(llm.calls[0]) == ExitParams(threshold=LOSSLESS.threshold, kv="verify", max_draft=7)
+
+
+def test_a_risk_leaves_no_parameters(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate", "Why?", "--exit", "0.02", "--min-layer", "3"]) == 1
+    assert capsys.readouterr().err.startswith("error: `--exit 0.02` leaves no choice of `--min-layer`\n")
+
+
+@pytest.mark.parametrize(
+    ("text", "value"), [("10,20", [10, 20]), ("8", [8]), ("none", []), ("packs/small", "packs/small")]
+)
+def test_exits_are_layers_or_a_pack(text: str, value: object, llm: FakeLLM) -> None:
+    main(["generate", "Why?", "--exits", text, "--no-prefix-caching", "--threads", "2"])
+    made = {name: llm.made_with[name] for name in ("exits", "prefix_caching", "threads")}
+    assert made == {"exits": value, "prefix_caching": False, "threads": 2}
+
+
+def test_standard_input_is_one_prompt(llm: FakeLLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "stdin", io.StringIO("one\ntwo\n"))
+    main(["generate", "-", "--raw"])
+    assert llm.calls[0][1] == "one\ntwo\n"
+
+
+def test_a_text_file_has_a_prompt_per_line(llm: FakeLLM, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.txt"
+    file.write_text("one\n\ntwo\n")
+    main(["generate", "--prompts", str(file), "--raw"])
+    assert llm.calls[0][1] == ["one", "two"]
+
+
+def test_a_jsonl_file_may_hold_conversations(llm: FakeLLM, tmp_path: Path) -> None:
+    file = tmp_path / "prompts.jsonl"
+    turns = [{"role": "user", "content": "two"}]
+    lines = ["one", {"prompt": "one"}, {"messages": turns}]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    main(["generate", "--prompts", str(file)])
+    user = [{"role": "user", "content": "one"}]
+    assert llm.calls[0][:2] == ("chat", [user, user, turns])
+
+
+@pytest.mark.parametrize("line", ["{", "3", "{}", '{"messages": []}'])
+def test_a_line_that_is_no_prompt_is_named(line: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "prompts.jsonl"
+    file.write_text(f'"good"\n{line}\n')
+    assert main(["generate", "--prompts", str(file)]) == 1
+    assert capsys.readouterr().err.startswith(f"error: line 2 of `{file}` is no")
+
+
+def test_no_prompt_is_an_error(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["generate"]) == 1
+    assert capsys.readouterr().err.startswith("error: there is no prompt\nhint: ")
+
+
+def test_a_trace_is_recorded_by_the_llm(llm: FakeLLM, tmp_path: Path) -> None:
+    main(["generate", "Why?", "--record-trace", str(tmp_path / "trace")])
+    assert llm.made_with["trace"] == tmp_path / "trace"
+
+
+def trace_file(folder: Path, *exit_layers: list[int]) -> str:
+    """A trace on the fake model, one output per list."""
+    file = folder / "trace.jsonl"
+    lines = [{"format": 1, "depth": 6, "exits": [2, 4], "token_ids": [], "exit_layers": at} for at in exit_layers]
+    file.write_text("\n".join(map(json.dumps, lines)))
+    return str(file)
+
+
+def test_a_replay_gives_each_prompt_its_exits(llm: FakeLLM, tmp_path: Path) -> None:
+    trace = trace_file(tmp_path, [6, 2], [4, 6])
+    assert main(["generate", "a", "b", "--kv", "recompute", "--replay-trace", trace]) == 0
+    replayed = [(params.criterion, params.options["exit_layers"], params.kv) for params in llm.calls[0][3]]
+    assert replayed == [("replay", (6, 2), "recompute"), ("replay", (4, 6), "recompute")]
+    assert llm.made_with["exits"] == [2, 4] and llm.made_with["profitability"] is False
+
+
+@pytest.mark.parametrize(
+    ("words", "error"),
+    [
+        (["a", "b"], "has 1 outputs and there are 2 prompts"),
+        (["a", "--n", "2"], "a trace is replayed for one output per prompt, `n` is 2"),
+        (["a", "--exit", "lossless"], "`--exit lossless` and `--replay-trace` exclude each other"),
+    ],
+)
+def test_a_replay_that_cannot_fit_is_refused(
+    words: list[str], error: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", *words, "--replay-trace", trace_file(tmp_path, [6])]) == 1
+    assert error in capsys.readouterr().err.splitlines()[0]
+
+
+def test_a_replay_needs_the_exits_of_the_trace(
+    llm: FakeLLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "a", "--replay-trace", trace_file(tmp_path, [3])]) == 1
+    error = "error: in the trace a token left at layer 3, where the model has no exit"
+    assert capsys.readouterr().err.splitlines()[0] == error

@@ -1,0 +1,55 @@
+"""Schedules that no policy would choose: any legal move, preemption anywhere, drafting switched off at any time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from offramp.engine.engine import Engine
+from offramp.engine.plan import Advance, Plan
+from offramp.types.executor import Executor
+from tests.engine.driver import MAX_STEPS, Outcome, noted
+from tests.engine.workloads import Workload
+
+PREEMPTIONS = 2.0
+"""Falls with the number of steps, so that replays get done: about 2 ln(steps / 20) preemptions in a run."""
+
+
+def run_any_schedule(
+    executor: Executor, workload: Workload, random: Random, inspect: Callable[[Engine], None] | None = None
+) -> Outcome:
+    """Carry out random legal plans until nothing is left. The executor's cache must hold all requests at once."""
+    engine, outcome = Engine(executor, workload.config), Outcome()
+    for arrival in workload.arrivals:
+        engine.submit(arrival.request())
+    with noted(outcome.plans):
+        while engine.has_work:
+            plan = any_plan(engine, len(outcome.plans), random)
+            result = engine.carry_out(plan)
+            outcome.plans.append(plan)
+            for event in result.events:
+                outcome.events.setdefault(event.sequence, []).append(event)
+            outcome.reasons |= {ended.sequence: ended.reason for ended in result.finished}
+            engine.check_integrity()
+            if inspect:
+                inspect(engine)
+            assert len(outcome.plans) < MAX_STEPS, f"still at work after {MAX_STEPS} steps"
+    return outcome
+
+
+def any_plan(engine: Engine, number: int, random: Random) -> Plan:
+    """Admit what can be admitted; else preempt somebody now and then, or let a few move a few rows in one segment."""
+    admit = engine.scheduler.admissions(lambda sequence: True)
+    if admit:
+        return Plan(number, 0, admit=admit)
+    running = engine.scheduler.running
+    if random.random() < PREEMPTIONS / (number + 20):
+        return Plan(number, 0, preempt=(random.choice(running).number,))
+    drafting = [s.number for s in running if s.drafts]
+    verify_off = (random.choice(drafting),) if drafting and random.random() < 0.01 else ()
+    segments = [due if (due := s.next_segment()) is not None else s.top - 1 for s in running]
+    segment = random.choice(segments)
+    movers = [s for s, due in zip(running, segments, strict=True) if due == segment]
+    movers = random.sample(movers, random.randint(1, len(movers)))
+    advances = [Advance(s.number, s.rows(segment, random.randint(1, 8)).stop) for s in movers]
+    return Plan(number, segment, tuple(advances), verify_off=verify_off)

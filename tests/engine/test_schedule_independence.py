@@ -1,0 +1,162 @@
+"""A request's tokens and exit layers are the oracle's, whatever else is in the batch, and whatever the chunking, the
+block size, the prefix cache, preemption and the batching policy: on the torch executor in float64."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+
+from offramp.config import Batching, EngineConfig
+from offramp.engine.accounting import report
+from offramp.engine.engine import Engine
+from offramp.executors.torch import TorchExecutor
+from offramp.types.exits import ExitParams
+from offramp.types.sampling import SamplingParams
+from tests.engine.driver import Outcome, check_outcome, expectations, replay_plans, run_workload
+from tests.engine.paged import PagedExecutor
+from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
+from tests.oracle.generate import generate
+from tests.oracle.hash_model import HashModel
+from tests.oracle.lockstep import Asked, lockstep
+from tests.oracle.model import Model, OracleModel
+from tests.toy import DictSource, toy_pack, toy_spec, toy_weights
+
+SPEC = toy_spec()
+WEIGHTS = toy_weights(SPEC)
+PACK = toy_pack(SPEC)
+MODEL = OracleModel(SPEC, WEIGHTS, PACK)
+HASHES = HashModel()
+QUICK = settings(
+    max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
+)
+FULL = settings(QUICK, max_examples=2000, derandomize=False)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> None:
+    torch.set_num_threads(1)
+
+
+def torch_executor(workload: Workload) -> TorchExecutor:
+    return TorchExecutor(
+        SPEC,
+        DictSource(WEIGHTS),
+        PACK,
+        block_size=workload.block_size,
+        num_blocks=workload.num_blocks,
+        dtype="float64",
+    )
+
+
+def paged_executor(model: Model, workload: Workload) -> PagedExecutor:
+    return PagedExecutor(model, block_size=workload.block_size, num_blocks=workload.num_blocks)
+
+
+def check_lockstep(model: Model, workload: Workload, outcome: Outcome) -> None:
+    together = lockstep(model, [Asked(a.prompt, a.sampling, a.exit) for a in workload.arrivals])
+    for number, wanted in enumerate(together):
+        assert outcome.tokens(number) == wanted.tokens
+        assert outcome.exit_layers(number) == wanted.exit_layers
+        assert outcome.reasons[number] == wanted.finish_reason
+
+
+@QUICK
+@given(workloads(MODEL, max_requests=6))
+def test_every_output_is_that_of_its_request_alone(workload: Workload) -> None:
+    check_outcome(run_workload(torch_executor(workload), workload), expectations(MODEL, workload))
+
+
+@pytest.mark.full
+@FULL
+@given(workloads(MODEL))
+def test_every_output_is_that_of_its_request_alone_in_thousands_of_workloads(workload: Workload) -> None:
+    check_outcome(run_workload(torch_executor(workload), workload), expectations(MODEL, workload))
+
+
+@settings(QUICK, max_examples=30)
+@given(fixed_batches(MODEL))
+def test_lockstep_is_the_papers_iteration(workload: Workload) -> None:
+    check_lockstep(MODEL, workload, run_workload(torch_executor(workload), workload))
+
+
+@pytest.mark.full
+@FULL
+@given(fixed_batches(MODEL))
+def test_lockstep_is_the_papers_iteration_in_thousands_of_batches(workload: Workload) -> None:
+    check_lockstep(MODEL, workload, run_workload(torch_executor(workload), workload))
+
+
+@settings(QUICK, max_examples=100)
+@given(fixed_batches(HASHES))
+def test_lockstep_is_the_papers_iteration_on_hashes(workload: Workload) -> None:
+    check_lockstep(HASHES, workload, run_workload(paged_executor(HASHES, workload), workload))
+
+
+def small_workload(exits: Sequence[ExitParams | None], batching: Batching = "depth") -> Workload:
+    """Sampled requests with a common prefix, in a cache that is too small for all of them."""
+    sampling = SamplingParams(temperature=0.8, max_tokens=20, ignore_eos=True, n=1)
+    arrivals = [Arrival([7, 3, 9, 4 + i], replace(sampling, seed=i), exit) for i, exit in enumerate(exits)]
+    config = EngineConfig(batching=batching, max_num_seqs=4, max_num_batched_tokens=7, profitability=False)
+    return Workload(arrivals, config, block_size=2, spare_blocks=6, max_model_len=SPEC.max_model_len)
+
+
+@pytest.mark.parametrize("batching", ["compact", "depth"])
+def test_under_verify_sampled_tokens_are_those_of_exits_off(batching: Batching) -> None:
+    verify = ExitParams("max_prob", 0.2, kv="verify", max_draft=3)
+    on, off = small_workload([verify] * 4, batching), small_workload([None] * 4, batching)
+    drafted, plain = (run_workload(torch_executor(w), w) for w in (on, off))
+    assert [drafted.tokens(i) for i in range(4)] == [plain.tokens(i) for i in range(4)]
+    assert {layer for i in range(4) for layer in drafted.exit_layers(i)} > {SPEC.num_layers}
+
+
+def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing() -> None:
+    workload = small_workload([ExitParams("max_prob", 0.2), ExitParams("max_prob", 0.2, kv="recompute"), None, None])
+    outcome = run_workload(torch_executor(workload), workload)
+    assert any(plan.preempt for plan in outcome.plans)
+    check_outcome(outcome, expectations(MODEL, workload))
+
+
+@settings(QUICK, max_examples=30)
+@given(workloads(HASHES))
+def test_printed_plans_carried_out_on_a_fresh_engine_give_the_same_events(workload: Workload) -> None:
+    outcome = run_workload(paged_executor(HASHES, workload), workload)
+    printed = [repr(plan) for plan in outcome.plans]
+    again = replay_plans(paged_executor(HASHES, workload), workload, printed)
+    assert again.events == outcome.events
+
+
+def test_a_failing_run_prints_its_plans(capsys: pytest.CaptureFixture[str]) -> None:
+    workload = small_workload([ExitParams("max_prob", 0.2)] * 2)
+
+    def fail_late(engine: Engine) -> None:
+        assert len(engine.sequences[0].tokens) < 7, "made to fail"
+
+    with pytest.raises(AssertionError, match="made to fail"):
+        run_workload(torch_executor(workload), workload, fail_late)
+    printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Plan(")]
+    again = replay_plans(torch_executor(workload), workload, printed)
+    whole = run_workload(torch_executor(workload), workload)
+    assert len(again.events[0]) == 3
+    assert all(events == whole.events[n][: len(events)] for n, events in again.events.items())
+
+
+@pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
+@pytest.mark.parametrize("criterion", ["max_prob", "margin", "entropy", "saturation", "classifier", "patience"])
+def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(criterion: str, kv: str) -> None:
+    exit = ExitParams.from_dict({"criterion": criterion, "threshold": 0.3, "kv": kv, "max_draft": 3})
+    sampling = SamplingParams(max_tokens=20, ignore_eos=True, seed=1, temperature=0.5)
+    alone = generate(MODEL, [7, 3, 9], sampling, exit)
+    workload = Workload([Arrival([7, 3, 9], sampling, exit)], small_workload([None]).config, 4, 0, SPEC.max_model_len)
+    seen: list[Engine] = []
+    outcome = run_workload(torch_executor(workload), workload, seen.append)
+    told = report(seen[-1].sequences[0])
+    assert outcome.exit_layers(0) == alone.exit_layers
+    confidences = [event.confidence for event in outcome.events[0]]
+    assert confidences == [None if c is None else pytest.approx(c) for c in alone.confidences]
+    assert list(told.layers_run) == alone.layers_run
+    assert list(told.layers_filled) == alone.layers_filled
+    assert (told.drafts_proposed, told.drafts_accepted) == (alone.drafts_proposed, alone.drafts_accepted)

@@ -1,0 +1,199 @@
+"""`LLM` over a tiny checkpoint whose tokens are bytes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp import LLM, ExitParams, OfframpError, SamplingParams
+from offramp.engine.trace import read_trace
+from tests.models.toys import save_model
+
+TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
+SIZES: dict[str, Any] = {"num_hidden_layers": 4, "max_position_embeddings": 128}
+FREE = SamplingParams(max_tokens=20, ignore_eos=True)
+EARLY = ExitParams(threshold=0.004)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("toy")
+    save_model(path, **SIZES)
+    (path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "chat_template": TEMPLATE}))
+    return path
+
+
+@pytest.fixture
+def llm(folder: Path) -> Iterator[LLM]:
+    with LLM(str(folder), exits=[1, 2], dtype="float64", profitability=False) as llm:
+        yield llm
+
+
+def test_one_prompt_gives_one_output_and_a_list_gives_a_list(llm: LLM) -> None:
+    one = llm.generate("abc", FREE)
+    assert llm.generate(["abc", "x"], FREE)[0] == one
+    assert one.text == llm.tokenizer.decode(list(one.token_ids))
+    assert one.prompt_token_ids == tuple(llm.tokenizer.encode("abc"))
+    assert len(one.token_ids) == len(one.exit_layers) == len(one.confidences) == 20
+
+
+def test_one_conversation_gives_one_output_through_the_template(llm: LLM) -> None:
+    hello = [{"role": "user", "content": "hi"}]
+    one = llm.chat(hello, FREE)
+    assert one == llm.generate("[user] hi\n", FREE)
+    assert llm.chat([hello, hello], FREE) == [one, one]
+
+
+def test_the_rest_of_n_outputs_are_alternatives(llm: LLM) -> None:
+    sampling = SamplingParams(n=3, temperature=1.0, seed=7, max_tokens=8)
+    first = llm.generate("abc", sampling)
+    assert [o.index for o in (first, *first.alternatives)] == [0, 1, 2]
+    third = llm.generate("abc", SamplingParams(temperature=1.0, seed=9, max_tokens=8))
+    assert first.alternatives[1].token_ids == third.token_ids
+
+
+@pytest.mark.parametrize("exit", ["off", "lossless", EARLY])
+def test_a_stream_adds_up_to_the_output(llm: LLM, exit: str | ExitParams) -> None:
+    chunks = list(llm.stream("abc", FREE, exit))
+    output = llm.generate("abc", FREE, exit)
+    assert "".join(c.text for c in chunks) == output.text
+    assert tuple(t for c in chunks for t in c.token_ids) == output.token_ids
+    assert tuple(e for c in chunks for e in c.exit_layers) == output.exit_layers
+    assert [c.finish_reason for c in chunks if c.finish_reason] == ["length"]
+    assert chunks[-1].output == output and all(c.output is None for c in chunks[:-1])
+
+
+def test_streams_may_be_read_in_turns(llm: LLM) -> None:
+    one, two = llm.stream("abc", FREE), llm.stream("xyz", FREE, EARLY)
+    texts = ["", ""]
+    for pair in zip_longest(one, two):
+        texts = [text + (chunk.text if chunk else "") for text, chunk in zip(texts, pair, strict=True)]
+    assert texts == [llm.generate("abc", FREE).text, llm.generate("xyz", FREE, EARLY).text]
+
+
+def test_a_stream_left_early_leaves_nothing_behind(llm: LLM) -> None:
+    stream = llm.stream("abc", FREE)
+    next(stream)
+    stream.close()
+    assert not llm.engine.has_work and not llm.engine.sequences
+    llm.engine.check_integrity()
+
+
+def test_an_interrupted_call_leaves_nothing_behind(llm: LLM) -> None:
+    def interrupt(done: int, total: int, tokens: int, depth: float) -> None:
+        if tokens > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        llm.generate(["abc", "x"], FREE, on_progress=interrupt)
+    assert not llm.engine.has_work and not llm.engine.sequences
+    llm.engine.check_integrity()
+
+
+def test_a_refused_prompt_in_a_list_starts_nothing(llm: LLM) -> None:
+    with pytest.raises(OfframpError, match="the prompt is empty"):
+        llm.generate([[65, 66], []], FREE)
+    assert not llm.engine.has_work
+
+
+def test_a_stop_string_is_found_across_tokens_and_cut_off(llm: LLM) -> None:
+    whole = llm.generate("abc", FREE).text
+    stop = whole[5:8]
+    output = llm.generate("abc", SamplingParams(max_tokens=20, ignore_eos=True, stop=(stop,)), "lossless")
+    assert output.text == whole[: whole.index(stop)] and output.finish_reason == "stop"
+
+
+def test_progress_counts_outputs_tokens_and_depth(llm: LLM) -> None:
+    seen: list[tuple[int, int, int, float]] = []
+    llm.generate(["abc", "x"], FREE, EARLY, on_progress=lambda *told: seen.append(told))
+    assert seen[-1][:3] == (2, 2, 40) and 1 <= seen[-1][3] <= 4
+
+
+def test_parameters_may_differ_by_prompt(llm: LLM) -> None:
+    short = SamplingParams(max_tokens=3)
+    outputs = llm.generate(["abc", "abc"], [short, FREE], ["off", EARLY])
+    assert [len(o.token_ids) for o in outputs] == [3, 20]
+    assert set(outputs[0].exit_layers) == {4} and 1 in outputs[1].exit_layers
+    with pytest.raises(OfframpError, match=r"^`exit` has 1 entries for 2 prompts$"):
+        llm.generate(["abc", "abc"], short, ["off"])
+
+
+@pytest.mark.parametrize(
+    ("dial", "message"),
+    [
+        (
+            "loseless",
+            '`exit` cannot be \'loseless\'\nhint: allowed: "off", "lossless", a risk such as 0.02, or ExitPar',
+        ),
+        (0.02, "the exit pack has no calibration\nhint: "),
+        (1.5, "`risk` must be a number at least 0 and at most 1, not 1.5"),
+    ],
+)
+def test_a_position_the_dial_does_not_have(llm: LLM, dial: str | float, message: str) -> None:
+    with pytest.raises(OfframpError) as error:
+        llm.generate("abc", FREE, dial)
+    assert str(error.value).startswith(message)
+
+
+def test_a_recorded_trace_replays_the_exits(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "trace.jsonl"
+    with LLM(str(folder), exits=[1, 2], dtype="float64", trace=path) as llm:
+        first = llm.generate("abc", FREE, EARLY)
+    (line,) = read_trace(path)
+    assert line["token_ids"] == list(first.token_ids) and line["exit_layers"] == list(first.exit_layers)
+    fired = [tests[-1][0] for tests, layer in zip(line["tests"], line["exit_layers"], strict=True) if layer < 4]
+    assert fired == [layer for layer in first.exit_layers if layer < 4]
+    replay = ExitParams(criterion="replay", threshold=1, options={"exit_layers": line["exit_layers"]})
+    with LLM(str(folder), exits=[1, 2], dtype="float64") as llm:
+        again = llm.generate("abc", FREE, replay)
+    assert (again.token_ids, again.exit_layers) == (first.token_ids, first.exit_layers)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", '{"format": 2, "exit_layers": [1]}', '{"format": 1, "exit_layers": [0]}']
+)
+def test_a_line_that_is_no_trace_is_refused_with_its_number(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "trace.jsonl"
+    path.write_text('{"format": 1, "exit_layers": [2, 4]}\n' + content + "\n")
+    with pytest.raises(OfframpError) as error:
+        read_trace(path)
+    assert str(error.value) == (
+        f"line 2 of trace `{path}` is not an exit trace of format 1\n"
+        "hint: record one with `offramp generate --record-trace FILE`"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"exits": [4]}, "an exit layer must be a whole number from 1 to 3, not 4"),
+        ({"max_model_len": 129}, "`max_model_len` is 129, the model's context is 128"),
+        ({"kv_tokens": 3}, "`kv_tokens` is 3, less than one block of 16\nhint: raise `kv_tokens`"),
+        ({"batching": "deep"}, "`batching` cannot be 'deep'\nhint: "),
+        ({"dtype": "float16"}, "`dtype` cannot be 'float16'\nhint: "),
+        ({"device": "tpu"}, "there is no device `tpu` here; there is `cpu`"),
+        ({"threads": 0}, "`threads` must be a whole number of at least 1, not 0"),
+        (
+            {"max_num_batched_tokens": 8},
+            "`max_num_batched_tokens` is 8, less than `max_num_seqs` 32\nhint: every running sequence needs one row",
+        ),
+    ],
+)
+def test_an_option_that_is_not_allowed(folder: Path, options: dict[str, object], message: str) -> None:
+    with pytest.raises(OfframpError) as error:
+        LLM(str(folder), **options)  # type: ignore[arg-type]
+    assert str(error.value).startswith(message)
+
+
+def test_inspect_prices_every_segment_check_and_fill(folder: Path) -> None:
+    with LLM(str(folder), exits=[1, 2]) as llm:
+        told = llm.inspect()
+    assert [s["layers"] for s in told["segments"]] == [[1, 1], [2, 2], [3, 4]]
+    assert [(c["at"], c["exit"]) for c in told["checks"]] == [(1, True), (2, True), (4, False)]
+    assert [f["from"] for f in told["fills"]] == [1, 2]
+    assert all(part["seconds_1_row"] > 0 for kind in ("segments", "checks", "fills") for part in told[kind])

@@ -1,0 +1,53 @@
+"""The default model against Transformers: logits, and greedy tokens alone and in mixed batches."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+
+from offramp import LLM, ExitParams, SamplingParams
+from scripts import reference
+
+GREEDY = SamplingParams(max_tokens=64, ignore_eos=True)
+
+
+def test_greedy_tokens_in_one_mixed_batch(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    outputs = llm.generate([c["prompt"] for c in cases], GREEDY)
+    assert [list(o.token_ids) for o in outputs] == [c["tokens"] for c in cases]
+
+
+def test_greedy_tokens_beside_rows_that_exit(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    early = ExitParams(threshold=0.8)
+    dials = ["off" if i % 2 else early for i in range(len(cases))]
+    outputs = llm.generate([c["prompt"] for c in cases], GREEDY, dials)
+    off = [(list(o.token_ids), c["tokens"]) for o, c, d in zip(outputs, cases, dials, strict=True) if d == "off"]
+    assert all(ours == theirs for ours, theirs in off) and len(off) == 10
+    assert any(20 in o.exit_layers for o in outputs)
+
+
+@pytest.mark.parametrize("case", range(20))
+def test_greedy_tokens_alone(llm: LLM, cases: list[dict[str, Any]], case: int) -> None:
+    output = llm.generate([cases[case]["prompt"]], GREEDY)[0]
+    assert list(output.token_ids) == cases[case]["tokens"]
+
+
+def test_the_tokenizer_gives_the_same_ids(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    assert [llm.tokenizer.encode(c["text"]) for c in cases] == [c["prompt"] for c in cases]
+
+
+def test_log_probabilities_match_a_live_full_forward(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    model, _ = reference.load()
+    for case in cases[:4]:
+        sequence = [*case["prompt"], *case["tokens"][:16]]
+        with torch.no_grad():
+            logits = model(torch.tensor([sequence])).logits[0]
+        assert logits[len(case["prompt"]) - 1].topk(8).indices.tolist() == case["top_ids"]
+        expected = logits.log_softmax(-1)
+        output = llm.generate([case["prompt"]], SamplingParams(max_tokens=17, ignore_eos=True, logprobs=20))[0]
+        assert output.logprobs is not None
+        for i, row in enumerate(output.logprobs):
+            position = len(case["prompt"]) - 1 + i
+            for token, log_prob in row:
+                assert log_prob == pytest.approx(expected[position, token].item(), abs=1e-4)
