@@ -76,6 +76,11 @@ def run_workload(executor: Executor, workload: Workload, inspect: Callable[[Engi
                 break
         assert not engine.has_work, f"still at work after {MAX_STEPS} steps"
         assert engine.pool.num_free == workload.num_blocks, "blocks are missing at the end"
+        for number, sequence in engine.sequences.items():
+            kept = sequence.tokens[sequence.prompt_length :]
+            if outcome.reasons[number] == "abort":
+                kept = kept[: sequence.accepted - sequence.prompt_length]
+            assert kept == outcome.tokens(number), f"output {number} is not what its events said"
     return outcome
 
 

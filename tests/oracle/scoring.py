@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -99,8 +100,10 @@ def confidence(exit: ExitParams, layer: int, index: int, opinions: list[Opinion]
 
 def threshold(exit: ExitParams, layer: int, index: int, max_tokens: int) -> float | None:
     """The threshold for output `index` at exit `layer`, None where the request does not test it."""
-    value = exit.threshold_at(layer)
-    if value is None or exit.decay is None:
+    value = exit.threshold.get(layer) if isinstance(exit.threshold, Mapping) else exit.threshold
+    if value is None or layer < exit.min_layer:
+        return None
+    if exit.decay is None:
         return value
     decayed = 0.9 * value + 0.1 * math.exp(-exit.decay * index / max_tokens)
     return min(max(decayed, 0.0), 1.0)

@@ -49,8 +49,8 @@ class Output:
 
     `token_ids` includes the token that ended it, `text` does not. `exit_layers[i]` is the layer that proposed token i
     and `confidences[i]` the criterion's confidence there (None at the top). `logprobs[i]`, where asked for, lists
-    (token id, log-probability): the chosen token, then the most likely ones. `index` counts the outputs of a prompt; with
-    n > 1 the first one carries the others as `alternatives`.
+    (token id, log-probability): the chosen token, then the most likely ones. `index` counts the outputs of a prompt;
+    with n > 1 the first one carries the others as `alternatives`.
     """
 
     index: int

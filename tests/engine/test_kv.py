@@ -1,0 +1,102 @@
+"""What the torch executor's store holds after a run: recompute equals one full pass, lazy fill equals eager fill."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+
+from offramp.engine.engine import Engine
+from offramp.executors.torch import TorchExecutor
+from offramp.types.executor import SeqRows
+from offramp.types.exits import ExitParams
+from tests.engine.toy_engine import Run, make_engine, request
+
+PROMPT = (5, 6, 7, 8, 9)
+RECOMPUTE = ExitParams(threshold=0.3, kv="recompute", recompute_cap=4)
+LAZY = ExitParams(threshold=0.3)
+EAGER = replace(LAZY, fill_when="iteration")
+
+
+class Kept:
+    """A run of one request whose blocks are read just before they are given back."""
+
+    def __init__(self, engine: Engine, exit: ExitParams | None, **sampling: Any) -> None:
+        (number,) = engine.submit(request(PROMPT, exit, max_tokens=30, **sampling))
+        sequence = engine.sequences[number]
+        finish = engine._finish
+        self.exits = 0
+
+        def keep(*args: Any) -> None:
+            assert sequence.lease is not None
+            self.tokens, self.blocks = list(sequence.tokens), list(sequence.lease.blocks)
+            self.frontier = list(sequence.frontier)
+            engine._finish = finish  # type: ignore[method-assign]
+            finish(*args)
+
+        engine._finish = keep  # type: ignore[method-assign]
+        while engine.has_work:
+            self.exits += sum(e.exit_layer < 8 for e in engine.step().events)
+        self.engine = engine
+
+    def kv(self, segment: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """K and V [layers of the segment, frontier, kv_heads, head_dim]."""
+        return read_kv(self.engine, segment, self.blocks, self.frontier[segment])
+
+
+def read_kv(engine: Engine, segment: int, blocks: list[int], count: int) -> tuple[torch.Tensor, torch.Tensor]:
+    executor = engine.executor
+    assert isinstance(executor, TorchExecutor)
+    size = executor.shape.block_size
+    slots = [blocks[p // size] * size + p % size for p in range(count)]
+    layers = slice(*executor.shape.layers_at[segment : segment + 2])
+    store = executor._store
+    return store.keys[layers][:, slots], store.values[layers][:, slots]
+
+
+@pytest.mark.parametrize("sizes", [{}, {"max_num_batched_tokens": 2, "max_num_seqs": 2, "block_size": 1}])
+def test_after_recompute_kv_equals_one_full_pass_over_the_same_tokens(sizes: dict[str, Any]) -> None:
+    run = Kept(make_engine(**sizes), RECOMPUTE)
+    assert run.exits >= 5 and min(run.frontier) > len(PROMPT) + 5
+    whole = make_engine(block_size=64)
+    rows = [SeqRows(range(len(run.tokens)), run.tokens, [0])]
+    for segment in range(4):
+        whole.executor.run_segment(segment, rows)
+        for ours, expected in zip(run.kv(segment), read_kv(whole, segment, [0], run.frontier[segment]), strict=True):
+            torch.testing.assert_close(ours, expected, rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_filling_lazily_and_every_iteration_give_the_same_tokens_and_kv(seed: int) -> None:
+    lazy = Kept(make_engine(), LAZY, temperature=0.9, seed=seed)
+    eager = Kept(make_engine(), EAGER, temperature=0.9, seed=seed)
+    assert lazy.tokens == eager.tokens and lazy.exits == eager.exits >= 5
+    assert lazy.frontier[3] > len(PROMPT) + 5
+    assert eager.frontier >= lazy.frontier
+    for segment in range(4):
+        count = min(lazy.frontier[segment], eager.frontier[segment])
+        for ours, theirs in zip(lazy.kv(segment), eager.kv(segment), strict=True):
+            torch.testing.assert_close(ours[:, :count], theirs[:, :count], rtol=0, atol=1e-10)
+
+
+def test_filled_kv_is_not_that_of_a_full_pass() -> None:
+    run = Kept(make_engine(), LAZY, temperature=0.9, seed=3)
+    whole = make_engine(block_size=64)
+    for segment in range(4):
+        whole.executor.run_segment(segment, [SeqRows(range(len(run.tokens)), run.tokens, [0])])
+    ours, exact = run.kv(3)[0], read_kv(whole, 3, [0], run.frontier[3])[0]
+    assert not torch.allclose(ours, exact, rtol=0, atol=1e-3)
+
+
+def test_a_prompt_found_in_the_prefix_cache_after_a_filled_run_gives_exact_outputs() -> None:
+    engine = make_engine()
+    run = Kept(engine, LAZY)
+    again = engine.submit(request(run.tokens[:20]))[0]
+    events = []
+    while engine.has_work:
+        events += engine.step().events
+    fresh = Run(make_engine(), [request(run.tokens[:20])])
+    assert [e.token for e in events] == fresh.tokens()
+    assert 0 < engine.sequences[again].cached_prompt_tokens < 20

@@ -1,0 +1,77 @@
+"""`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled.
+
+Prefix caching, preemption and chunked prefill are forced on: prompts share a prefix, the store holds little more than the
+longest request, and a step takes one row per sequence.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+
+import pytest
+
+from offramp.engine.accounting import report
+from offramp.engine.request import Request
+from offramp.types.exits import ExitParams
+from tests.engine.toy_engine import EXITS, Run, make_engine, request
+
+CHOICES = [({2: 0.3}, "2"), ({4: 0.3}, "4"), ({6: 0.3}, "6"), ({2: 0.5, 4: 0.4, 6: 0.3}, "all"), ({2: 0.0}, "always")]
+BATCHES = (1, 2, 3, 5, 8, 16)
+TEMPERATURES = (0.0, 0.9)
+ALL = list(product(range(len(CHOICES)), range(1, 9), BATCHES, TEMPERATURES))
+COMMON = tuple(range(1, 9))
+
+
+def make_request(i: int, temperature: float, exit: ExitParams | None) -> Request:
+    """Prompts share eight tokens; penalties, truncation and stops vary."""
+    return request(
+        (*COMMON, 10 + i, 20 + i % 3),
+        exit,
+        max_tokens=10 + i % 4,
+        temperature=temperature,
+        seed=i,
+        top_p=0.9 if i % 2 else 1.0,
+        repetition_penalty=1.2 if i % 3 == 0 else 1.0,
+        frequency_penalty=0.5 if i % 3 == 1 else 0.0,
+        stop_token_ids=(17, 18, 19) if i % 4 == 0 else (),
+    )
+
+
+@cache
+def exits_off(i: int, temperature: float) -> list[int]:
+    """The tokens of a request alone, at full depth, with nothing forced."""
+    return Run(make_engine(), [make_request(i, temperature, None)]).tokens()
+
+
+def check(choice: int, max_draft: int, batch: int, temperature: float) -> tuple[int, int, int]:
+    exit = ExitParams(threshold=CHOICES[choice][0], kv="verify", max_draft=max_draft)
+    engine = make_engine(
+        block_size=2, num_blocks=13, max_num_seqs=4, max_num_batched_tokens=4, batching=("compact", "depth")[batch % 2]
+    )
+    run = Run(engine, [make_request(i, temperature, exit) for i in range(batch)])
+    for (number,) in run.numbers:
+        assert run.tokens(number) == exits_off(number, temperature)
+    told = [report(engine.sequences[n]) for n in range(batch)]
+    cached = sum(t.cached_prompt_tokens for t in told)
+    return sum(t.drafts_accepted for t in told), sum(len(p.preempt) for p in run.plans), cached
+
+
+@pytest.mark.parametrize("choice", range(len(CHOICES)), ids=[name for _, name in CHOICES])
+def test_verify_equals_exits_off(choice: int) -> None:
+    """A seventh of the product: every exit, draft length, batch size and temperature occurs."""
+    cases = [case for i, case in enumerate(ALL) if case[0] == choice and i % 7 == choice % 7]
+    assert {c[1] for c in cases} == set(range(1, 9)) and {c[2] for c in cases} == set(BATCHES)
+    done = [check(*case) for case in cases]
+    accepted, preempted, cached = (sum(column) for column in zip(*done, strict=True))
+    assert accepted and preempted and cached
+
+
+@pytest.mark.full
+@pytest.mark.parametrize(("choice", "max_draft", "batch", "temperature"), ALL)
+def test_verify_equals_exits_off_in_every_case(choice: int, max_draft: int, batch: int, temperature: float) -> None:
+    check(choice, max_draft, batch, temperature)
+
+
+def test_the_exits_of_the_product_are_all_exits() -> None:
+    assert {layer for threshold, _ in CHOICES for layer in threshold} == set(EXITS)
