@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from offramp.engine.engine import Engine
+from offramp.engine.request import TokenEvent
 from offramp.executors.torch import TorchExecutor
 from offramp.types.executor import SeqRows
 from offramp.types.exits import ExitParams
@@ -23,7 +24,7 @@ EAGER = replace(LAZY, fill_when="iteration")
 class Kept:
     """A run of one request whose blocks are read just before they are given back."""
 
-    def __init__(self, engine: Engine, exit: ExitParams | None, **sampling: Any) -> None:
+    def __init__(self, engine: Any, exit: ExitParams | None, **sampling: Any) -> None:
         (number,) = engine.submit(request(PROMPT, exit, max_tokens=30, **sampling))
         sequence = engine.sequences[number]
         finish = engine._finish
@@ -33,13 +34,13 @@ class Kept:
             assert sequence.lease is not None
             self.tokens, self.blocks = list(sequence.tokens), list(sequence.lease.blocks)
             self.frontier = list(sequence.frontier)
-            engine._finish = finish  # type: ignore[method-assign]
+            engine._finish = finish
             finish(*args)
 
-        engine._finish = keep  # type: ignore[method-assign]
+        engine._finish = keep
         while engine.has_work:
             self.exits += sum(e.exit_layer < 8 for e in engine.step().events)
-        self.engine = engine
+        self.engine: Engine = engine
 
     def kv(self, segment: int) -> tuple[torch.Tensor, torch.Tensor]:
         """K and V [layers of the segment, frontier, kv_heads, head_dim]."""
@@ -94,7 +95,7 @@ def test_a_prompt_found_in_the_prefix_cache_after_a_filled_run_gives_exact_outpu
     engine = make_engine()
     run = Kept(engine, LAZY)
     again = engine.submit(request(run.tokens[:20]))[0]
-    events = []
+    events: list[TokenEvent] = []
     while engine.has_work:
         events += engine.step().events
     fresh = Run(make_engine(), [request(run.tokens[:20])])

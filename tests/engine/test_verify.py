@@ -1,7 +1,7 @@
 """`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled.
 
-Prefix caching, preemption and chunked prefill are forced on: prompts share a prefix, the store holds little more than the
-longest request, and a step takes one row per sequence.
+Prefix caching, preemption and chunked prefill are forced on: prompts share a prefix, the store holds little more than
+the longest request, and a step takes one row per sequence.
 """
 
 from __future__ import annotations

@@ -155,17 +155,31 @@ def test_a_recorded_trace_replays_the_exits(folder: Path, tmp_path: Path) -> Non
 
 
 @pytest.mark.parametrize(
-    "content", ["", "[]", '{"format": 2, "exit_layers": [1]}', '{"format": 1, "exit_layers": [0]}']
+    "content",
+    [
+        "",
+        "[]",
+        '{"format": 1, "exit_layers": [2]}',
+        '{"format": 2, "exits": [1], "exit_layers": [1]}',
+        '{"format": 1, "exits": [1], "exit_layers": [0]}',
+    ],
 )
 def test_a_line_that_is_no_trace_is_refused_with_its_number(tmp_path: Path, content: str) -> None:
     path = tmp_path / "trace.jsonl"
-    path.write_text('{"format": 1, "exit_layers": [2, 4]}\n' + content + "\n")
+    path.write_text('{"format": 1, "exits": [2], "exit_layers": [2, 4]}\n' + content + "\n")
     with pytest.raises(OfframpError) as error:
         read_trace(path)
     assert str(error.value) == (
         f"line 2 of trace `{path}` is not an exit trace of format 1\n"
         "hint: record one with `offramp generate --record-trace FILE`"
     )
+
+
+def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: Path, tmp_path: Path) -> None:
+    path = tmp_path / "missing" / "trace.jsonl"
+    with pytest.raises(OfframpError) as error:
+        LLM(str(folder), trace=path)
+    assert str(error.value) == f"trace `{path}` cannot be written: No such file or directory"
 
 
 @pytest.mark.parametrize(

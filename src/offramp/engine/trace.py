@@ -68,7 +68,7 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
     for number, text in enumerate(lines, start=1):
         try:
             output = json.loads(text)
-            layers = output["exit_layers"]
+            layers = [*output["exits"], *output["exit_layers"]]
             good = output["format"] == FORMAT and all(type(layer) is int and layer > 0 for layer in layers)
         except (ValueError, KeyError, TypeError):
             good = False

@@ -81,7 +81,7 @@ def _check_exit(exit: ExitParams, executor: Executor, config: EngineConfig) -> N
     for boundary, layer in enumerate(layers, start=1):
         first: frozenset[Feature] = frozenset({"saturation"} if boundary == 1 else ())
         missing = criterion.needs - executor.features_at(boundary) - first
-        if missing and exit.threshold_at(layer) is not None:
+        if missing and exit.threshold_at(layer, 0.0) is not None:
             raise InvalidParameter(
                 f"criterion `{exit.criterion}` needs `{min(missing)}`, which the exit at layer {layer} lacks",
                 param="criterion",

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TextIO, TypeVar
 
 from offramp.config import EngineConfig
 from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
 from offramp.engine.request import Request
 from offramp.engine.trace import TraceRecorder
-from offramp.errors import InvalidParameter
+from offramp.errors import InvalidParameter, TraceError
 from offramp.exits.calibration import CalibrationKey
 from offramp.exits.pack import ExitPack
 from offramp.llm.dial import Dial, resolve_dial
@@ -45,7 +45,7 @@ class Session:
         trace: Path | None = None,
     ) -> None:
         self.tokenizer, self.pack, self.key = tokenizer, pack, key
-        self._trace_file = None if trace is None else trace.open("w", encoding="utf-8")
+        self._trace_file = None if trace is None else _open_trace(trace)
         self._recorder = None if trace is None else TraceRecorder()
         on_test = None if self._recorder is None else self._recorder.record
         self.engine = Engine(executor, config, costs, on_test=on_test)
@@ -140,6 +140,13 @@ class Session:
         finally:
             if number in self._records:
                 self._drop(number)
+
+
+def _open_trace(path: Path) -> TextIO:
+    try:
+        return path.open("w", encoding="utf-8")
+    except OSError as error:
+        raise TraceError(f"trace `{path}` cannot be written: {error.strerror}") from error
 
 
 def _one_each(value: T | Sequence[T], prompts: Sequence[object], name: str) -> list[T]:

@@ -74,7 +74,7 @@ class ExitParams:
             raise InvalidParameter("`options` must map names to values", param="options")
         object.__setattr__(self, "options", dict(self.options))
 
-    def threshold_at(self, layer: int, progress: float = 0.0) -> float | None:
+    def threshold_at(self, layer: int, progress: float) -> float | None:
         """The threshold at an exit layer, or None where this request does not exit.
 
         `progress` is t / N in CALM's decaying threshold (Schuster et al. 2022, eq. 5): output position over the
