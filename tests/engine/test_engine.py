@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from offramp.engine.accounting import report
 from offramp.engine.plan import Admission, Advance, Plan
+from offramp.types.executor import Executor, Scored, ScoreRow
 from offramp.types.exits import ExitParams
 from tests.engine.toy_engine import EXITS, WEIGHTS, Run, make_engine, request
 
@@ -144,6 +145,109 @@ def test_printed_plans_repeat_a_run(batching: str) -> None:
     plans = eval(printed, {"Plan": Plan, "Advance": Advance, "Admission": Admission})
     events = [event for plan in plans for event in engine.carry_out(plan).events]
     assert events == first.in_order
+
+
+def test_a_sibling_that_shares_the_prompt_accounts_for_its_first_token() -> None:
+    engine = make_engine()
+    run = Run(engine, [request((1, 2, 3), FILL, n=2, temperature=1.0, seed=5)])
+    for number in run.numbers[0]:
+        assert report(engine.sequences[number]).layers_run[0] == 8
+
+
+def test_drafts_behind_the_end_were_not_accepted() -> None:
+    calls = iter(range(100))
+    engine = make_engine()
+    always = ExitParams(threshold=0.0, kv="verify", max_draft=8)
+    Run(engine, [request(exit=always, stop_checks=[lambda _: next(calls) == 2])])
+    told = report(engine.sequences[0])
+    assert told.drafts_accepted == sum(count for layer, count in told.exit_histogram.items() if layer < 8)
+
+
+def test_lockstep_fills_before_its_iteration_ends() -> None:
+    engine = make_engine(batching="lockstep")
+    (number,) = engine.submit(request(exit=ExitParams(threshold=0.0)))
+    sequence = engine.sequences[number]
+    while engine.has_work:
+        for event in engine.step().events:
+            assert event.finish_reason or sequence.frontier == [event.output_index + len((5, 6, 7))] * 4
+    assert set(report(sequence).layers_filled) == {0, 6}
+
+
+class Interrupting:
+    """An executor whose calls of one kind are interrupted half-way, once, at a given call."""
+
+    def __init__(self, executor: Executor, name: str, at: int) -> None:
+        self._executor, self._name, self._left = executor, name, at
+        self.interrupted = False
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self._executor, name)
+        if name != self._name:
+            return method
+
+        def call(*args: Any, **named: Any) -> Any:
+            self._left -= 1
+            if self._left == 0:
+                self.interrupted = True
+                raise KeyboardInterrupt
+            return method(*args, **named)
+
+        return call
+
+
+CALLS = [(name, at) for name in ("run_segment", "pass_tokens", "score", "copy_blocks") for at in (1, 2, 5)]
+
+
+@pytest.mark.parametrize(("name", "at"), CALLS[:-1])
+def test_an_interrupted_step_changes_nothing_for_those_who_go_on(name: str, at: int) -> None:
+    requests = [
+        request((1, 2, 3), FILL, n=3, temperature=0.9, seed=1),
+        request((4, 5), VERIFY, temperature=0.9, seed=2, n=2),
+        request((6,), RECOMPUTE),
+    ]
+    whole = Run(make_engine(), requests)
+    engine = make_engine()
+    numbers = [n for r in requests for n in engine.submit(r)]
+    broken = Interrupting(engine.executor, name, at)
+    engine.executor = engine.meter.executor = cast("Executor", broken)
+    tokens: dict[int, list[int]] = {n: [] for n in numbers}
+    while engine.has_work:
+        try:
+            events = engine.step().events
+        except KeyboardInterrupt:
+            engine.check_integrity()
+            continue
+        for event in events:
+            tokens[event.sequence].append(event.token)
+    assert broken.interrupted
+    assert tokens == {n: whole.tokens(n) for n in numbers}
+
+
+class Failing:
+    """An executor whose top chooses nothing from a position on."""
+
+    def __init__(self, executor: Executor, position: int) -> None:
+        self._executor, self._position = executor, position
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._executor, name)
+
+    def score(self, boundary: int, rows: list[ScoreRow], *args: Any, **named: Any) -> list[Scored]:
+        scores = self._executor.score(boundary, rows, *args, **named)
+        if boundary <= len(EXITS):
+            return scores
+        return [Scored(None, {}) if r.position >= self._position else s for r, s in zip(rows, scores, strict=True)]
+
+
+def test_what_was_accepted_before_a_failure_is_output_the_same_under_verify() -> None:
+    exits = [ExitParams(threshold=0.0, kv="verify", max_draft=n) for n in (1, 2, 3, 5, 8)]
+    for exit in (None, *exits):
+        engine = make_engine()
+        engine.executor = engine.meter.executor = cast("Executor", Failing(engine.executor, position=8))
+        run = Run(engine, [request(exit=exit)])
+        assert run.tokens() == Run(make_engine(), [request()]).tokens()[:6]
+        assert engine.sequences[0].finish_reason == "error"
+        assert len(report(engine.sequences[0]).layers_run) == 6
 
 
 def test_logprobs_come_from_the_distribution_that_chose() -> None:

@@ -13,17 +13,29 @@ from tests.engine.toy_engine import Run, make_engine, request
 
 def test_too_few_tokens_decide_nothing() -> None:
     account = Account(spent=1.0)
-    for _ in range(Account.MIN_TOKENS - 1):
+    for _ in range(account.decide_at - 1):
         account.token()
     assert account.pays
     account.token()
     assert not account.pays
 
 
-def test_after_going_off_every_sixteenth_request_tries_again() -> None:
+def test_after_going_off_the_sixteenth_request_begins_a_trial_for_everybody() -> None:
     account = Account(spent=1.0, tokens=1000)
-    admitted = [account.admit() for _ in range(48)]
-    assert [i for i, on in enumerate(admitted, start=1) if on] == [16, 32, 48]
+    assert [account.admit() for _ in range(18)] == [False] * 15 + [True] * 3
+    for _ in range(Account.TRIAL):
+        account.token()
+    account.spent = 1.0
+    assert not account.admit()
+
+
+@pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
+def test_a_trial_lets_exits_work_again(kv: KVPolicy) -> None:
+    engine = make_engine(profitability=True, max_num_seqs=1)
+    engine.meter.accounts[kv] = Account(spent=1e6, tokens=1000)
+    Run(engine, [request((3, i), ExitParams(threshold=0.0, kv=kv)) for i in range(1, 18)])
+    left = [min(report(engine.sequences[n]).exit_histogram) for n in range(17)]
+    assert left == [8] * 15 + [2, 2]
 
 
 def test_the_recent_past_counts_more() -> None:

@@ -28,7 +28,7 @@ def told(make: Callable[[], Request], **engine: object) -> str:
             "the prompt has 64 tokens, the context holds 64 and must fit at least one more\n"
             "hint: shorten the prompt, or raise `max_model_len` up to the model's own limit",
         ),
-        (lambda: request([48]), "prompt token 48 is outside the vocabulary of 48"),
+        (lambda: request([48]), "prompt token 48 is not a token id, a whole number below 48"),
         (lambda: request(logit_bias={50: 1.0}), "`logit_bias` names token 50, the vocabulary has 48"),
         (lambda: request(stop_token_ids=[99]), "`stop_token_ids` names token 99, the vocabulary has 48"),
         (
@@ -46,7 +46,13 @@ def told(make: Callable[[], Request], **engine: object) -> str:
         ),
         (
             lambda: request(exit=ExitParams(criterion="fixed", options={"layer": 5})),
-            "criterion `fixed` names layer 5, which is not an exit\nhint: the exits are at layers 2, 4, 6",
+            "criterion `fixed` names layer 5, which is not an exit of this request\n"
+            "hint: the exits are at layers 2, 4, 6; `threshold` and `min_layer` may leave some out",
+        ),
+        (
+            lambda: request(exit=ExitParams(criterion="fixed", threshold={2: 1.0}, options={"layer": 4})),
+            "criterion `fixed` names layer 4, which is not an exit of this request\n"
+            "hint: the exits are at layers 2, 4, 6; `threshold` and `min_layer` may leave some out",
         ),
     ],
 )
@@ -82,6 +88,10 @@ def test_a_full_queue() -> None:
         engine.submit(request(n=2))
 
 
+def test_more_outputs_than_the_queue_could_ever_hold() -> None:
+    assert told(lambda: request(n=3), max_queue=2) == "`n` is 3, the queue holds 2\nhint: raise `max_queue`"
+
+
 def test_saturation_may_be_asked_for_although_the_first_exit_cannot_have_it() -> None:
     assert make_engine().submit(request(exit=ExitParams(criterion="saturation"))) == [0]
 
@@ -107,6 +117,12 @@ def test_saturation_may_be_asked_for_although_the_first_exit_cannot_have_it() ->
         (
             lambda: SamplingParams(max_tokens=2, min_tokens=3),
             "`min_tokens` is 3, more than `max_tokens` 2",
+        ),
+        (lambda: SamplingParams(temperature=10**400), "`temperature` must be a number at least 0, not 1000"),
+        (lambda: SamplingParams(stop=5), "`stop` must be non-empty strings"),  # type: ignore[arg-type]
+        (
+            lambda: SamplingParams(stop_token_ids=5),  # type: ignore[arg-type]
+            "`stop_token_ids` must be a list of token ids",
         ),
         (lambda: SamplingParams(stop=("",)), "`stop` must be non-empty strings"),
         (

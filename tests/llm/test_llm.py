@@ -12,7 +12,7 @@ import pytest
 
 from offramp import LLM, ExitParams, OfframpError, SamplingParams
 from offramp.engine.trace import read_trace
-from tests.models.toys import save_model
+from tests.models.toys import VOCAB, save_model
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
 SIZES: dict[str, Any] = {"num_hidden_layers": 4, "max_position_embeddings": 128}
@@ -84,6 +84,24 @@ def test_a_stream_left_early_leaves_nothing_behind(llm: LLM) -> None:
     llm.engine.check_integrity()
 
 
+def test_a_stream_that_is_never_read_leaves_nothing_behind(llm: LLM) -> None:
+    stream = llm.stream("abc", FREE)
+    stream.close()
+    assert not llm.engine.has_work and not llm.engine.sequences
+    llm.stream("abc", FREE)
+    assert not llm.engine.has_work and not llm.engine.sequences
+
+
+def test_a_closed_llm_ends_its_streams_and_refuses_more(folder: Path) -> None:
+    llm = LLM(str(folder), exits=[1, 2])
+    stream = llm.stream("abc", FREE)
+    next(stream)
+    llm.close()
+    assert list(stream) == []
+    with pytest.raises(OfframpError, match=r"^this LLM is closed\nhint: make a new one$"):
+        llm.generate("abc")
+
+
 def test_an_interrupted_call_leaves_nothing_behind(llm: LLM) -> None:
     def interrupt(done: int, total: int, tokens: int, depth: float) -> None:
         if tokens > 10:
@@ -106,6 +124,20 @@ def test_a_stop_string_is_found_across_tokens_and_cut_off(llm: LLM) -> None:
     stop = whole[5:8]
     output = llm.generate("abc", SamplingParams(max_tokens=20, ignore_eos=True, stop=(stop,)), "lossless")
     assert output.text == whole[: whole.index(stop)] and output.finish_reason == "stop"
+
+
+@pytest.mark.parametrize(
+    ("prompts", "message"),
+    [
+        ([1, 2, 3], "a prompt must be text or a list of token ids, not 1"),
+        ([["a"]], f"prompt token 'a' is not a token id, a whole number below {len(VOCAB)}"),
+        ([[1.5]], f"prompt token 1.5 is not a token id, a whole number below {len(VOCAB)}"),
+    ],
+)
+def test_what_is_no_prompt_is_refused(llm: LLM, prompts: Any, message: str) -> None:
+    with pytest.raises(OfframpError) as error:
+        llm.generate(prompts, FREE)
+    assert str(error.value) == message
 
 
 def test_progress_counts_outputs_tokens_and_depth(llm: LLM) -> None:
@@ -131,6 +163,7 @@ def test_parameters_may_differ_by_prompt(llm: LLM) -> None:
             '`exit` cannot be \'loseless\'\nhint: allowed: "off", "lossless", a risk such as 0.02, or ExitPar',
         ),
         (0.02, "the exit pack has no calibration\nhint: "),
+        (True, "`exit` cannot be True\nhint: "),
         (1.5, "`risk` must be a number at least 0 and at most 1, not 1.5"),
     ],
 )
@@ -187,6 +220,8 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: 
     [
         ({"exits": [4]}, "an exit layer must be a whole number from 1 to 3, not 4"),
         ({"max_model_len": 129}, "`max_model_len` is 129, the model's context is 128"),
+        ({"block_size": 0}, "`block_size` must be a whole number of at least 1, not 0"),
+        ({"exits": 5}, "`exits` must be layers or the folder of an exit pack, not 5"),
         ({"kv_tokens": 3}, "`kv_tokens` is 3, less than one block of 16\nhint: raise `kv_tokens`"),
         ({"batching": "deep"}, "`batching` cannot be 'deep'\nhint: "),
         ({"dtype": "float16"}, "`dtype` cannot be 'float16'\nhint: "),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from offramp.engine.fills import Fill, due_fills, split
+from offramp.engine.fills import Fill, due_fills, pending_fills, split
 from offramp.engine.meter import Meter
 from offramp.engine.sequence import Sequence
 from offramp.types.executor import SeqRows
@@ -43,6 +43,13 @@ def advance(meter: Meter, segment: int, moves: list[tuple[Sequence, int]]) -> in
         assert sequence.lease is not None
         sequence.lease.register(sequence.tokens, sequence.cacheable_length)
     return sum(len(rows.positions) for rows in batch)
+
+
+def fill_now(meter: Meter, sequences: list[Sequence]) -> None:
+    """Pass all exited tokens of some sequences: what ends an iteration of the paper."""
+    _pass(meter, [(sequence, fill) for sequence in sequences for fill in pending_fills(sequence)])
+    for sequence in sequences:
+        sequence.filled()
 
 
 def _pass(meter: Meter, fills: list[tuple[Sequence, Fill]]) -> None:

@@ -34,10 +34,9 @@ def score_row(sequence: Sequence, position: int) -> ScoreRow:
     if sequence.sampling.reads_history:
         prompt = sequence.tokens[: sequence.prompt_length]
         output = sequence.tokens[sequence.prompt_length : position + 1]
-    index = position + 1 - sequence.prompt_length
-    return ScoreRow(
-        position, sequence.lease.blocks, sequence.sampling, sequence.seed, prompt, output, sequence.banned_at(index)
-    )
+    too_short = position + 1 - sequence.prompt_length < sequence.sampling.min_tokens
+    banned = sequence.stop_ids if too_short else ()
+    return ScoreRow(position, sequence.lease.blocks, sequence.sampling, sequence.seed, prompt, output, banned)
 
 
 def test_exits(executor: Executor, boundary: int, due: Iterable[tuple[Sequence, float]]) -> list[Test]:
@@ -95,21 +94,21 @@ def top_choices(executor: Executor, sequences: Iterable[Sequence]) -> list[TopCh
     return [TopChoice(s, due, [next(scores) for _ in due]) for s, due in arrived]
 
 
-def apply_top(choice: TopChoice) -> list[LogProbs | None] | None:
+def apply_top(choice: TopChoice) -> tuple[list[LogProbs | None], bool]:
     """Verify drafts, oldest first, and append the top's own choice.
 
     The top's choice at position i checks the draft at i + 1; the first that disagrees is replaced and everything
     behind it is cut back; a live token that reached the top gives one more token.
 
     Returns:
-        The log-probabilities of each token accepted by this, or None where the top could not choose a token (its
+        The log-probabilities of each token accepted by this, and whether the top then failed to choose one (its
         logits are not finite, or nothing is allowed).
     """
     sequence, positions, scores = choice
     accepted: list[LogProbs | None] = []
     for position, scored in zip(positions, scores, strict=True):
         if scored.token is None:
-            return None
+            return accepted, True
         accepted.append(scored.logprobs)
         if position == sequence.live:
             sequence.choose(sequence.top, scored.token, None)
@@ -118,4 +117,4 @@ def apply_top(choice: TopChoice) -> list[LogProbs | None] | None:
         else:
             sequence.replace(scored.token)
             break
-    return accepted
+    return accepted, False

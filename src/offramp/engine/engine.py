@@ -10,7 +10,7 @@ from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
 from offramp.config import EngineConfig
-from offramp.engine.advance import advance
+from offramp.engine.advance import advance, fill_now
 from offramp.engine.blocks import BlockPool
 from offramp.engine.costs import CostModel
 from offramp.engine.decide import LogProbs, Test, apply_top, test_exits, top_choices
@@ -140,14 +140,14 @@ class Engine:
             self.sequences[number].exits_on = False
             self.sequences[number].switched_off = True
         moves = [(self.sequences[a.sequence], a.stop) for a in plan.advance]
-        rows = advance(self.meter, plan.segment, moves)
-        events, chose = self._decide(plan.segment + 1, [s for s, _ in moves])
-        finished = tuple(Finished(e.sequence, e.finish_reason) for e in events if e.finish_reason)
-        finished += tuple(
-            Finished(s.number, s.finish_reason)
-            for s, _ in moves
-            if s.finish_reason and not any(f.sequence == s.number for f in finished)
-        )
+        before = [(s, list(s.frontier)) for s, _ in moves]
+        try:
+            rows = advance(self.meter, plan.segment, moves)
+            events, chose = self._decide(plan.segment + 1, [s for s, _ in moves])
+        except BaseException:
+            self._undo(before)
+            raise
+        finished = tuple(Finished(s.number, s.finish_reason) for s, _ in moves if s.finish_reason)
         self.policy.stepped(plan.segment, rows, chose, len(self.scheduler.running))
         return StepResult(plan, tuple(events), finished)
 
@@ -160,13 +160,19 @@ class Engine:
             if fork:
                 assert sequence.parent is not None and sequence.parent.lease is not None
                 sequence.lease = sequence.parent.lease.fork(sequence.prompt_length)
-                sequence.skip_to(sequence.prompt_length)
-                sequence.cached_prompt_tokens = sequence.prompt_length
+                sequence.share_prompt()
             else:
                 sequence.lease = lease_for(self.pool, sequence)
             sequence.parent = None
             self.scheduler.running.append(sequence)
             self.policy.admitted(sequence, len(self.scheduler.running))
+
+    def _undo(self, before: list[tuple[Sequence, list[int]]]) -> None:
+        """A step broke off, nobody knows where: whoever it moved starts over from what was decided."""
+        for sequence, frontier in reversed(before):
+            if sequence.finish_reason is None:
+                sequence.frontier = frontier
+                self._preempt(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:
         sequence.preempt()
@@ -185,12 +191,11 @@ class Engine:
         for choice in self.meter.top(lambda: top_choices(self.executor, arrived), len(arrived)):
             sequence = choice.sequence
             before = sequence.accepted
-            logprobs = apply_top(choice)
+            logprobs, failed = apply_top(choice)
             chose.append(sequence)
-            if logprobs is None:
+            events += self._emit(sequence, before, logprobs)
+            if failed and sequence.finish_reason is None:
                 self._finish(sequence, "error")
-            else:
-                events += self._emit(sequence, before, logprobs)
         return events, chose
 
     def _decide_at_exit(self, boundary: int, sequences: list[Sequence]) -> tuple[list[TokenEvent], list[Sequence]]:
@@ -211,6 +216,8 @@ class Engine:
                 events += self._leave(boundary, test)
             else:
                 test.sequence.fail(boundary, test.signals)
+        if self.policy.joint:
+            fill_now(self.meter, [s for s in chose if s.finish_reason is None])
         return events, chose
 
     def _leave(self, boundary: int, test: Test) -> list[TokenEvent]:

@@ -23,6 +23,11 @@ def due_fills(sequence: Sequence, segment: int) -> list[Fill]:
     assert sequence.exit is not None
     if segment == 0 and sequence.exit.fill_when == "lazy":
         return []
+    return pending_fills(sequence)
+
+
+def pending_fills(sequence: Sequence) -> list[Fill]:
+    """Fills of everything that has exited and not passed yet."""
     groups = _by_mark(sequence, range(sequence.frontier[-1], sequence.live))
     return [Fill(boundary, range(boundary, sequence.top), positions) for boundary, positions in groups]
 

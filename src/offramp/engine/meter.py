@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 from offramp.engine.costs import CostModel
 from offramp.engine.sequence import Sequence as TokenSequence
@@ -17,16 +17,21 @@ T = TypeVar("T")
 
 @dataclass
 class Account:
-    """What exits under one KV policy have saved and cost, in seconds, the recent past counting more."""
+    """What exits under one KV policy have saved and cost, in seconds, the recent past counting more.
+
+    Nothing is decided before `decide_at` tokens. While the balance is negative exits are off; every `RETRY_EVERY`th
+    request begins a trial: a new balance, and exits on for everybody until it can be judged.
+    """
 
     saved: float = 0.0
     spent: float = 0.0
-    tokens: float = 0.0
-    admissions_refused: int = 0
+    tokens: int = 0
+    decide_at: int = 64
+    refused: int = 0
 
-    MIN_TOKENS = 64
-    FADE = 0.998
-    RETRY_EVERY = 16
+    TRIAL: ClassVar[int] = 64
+    FADE: ClassVar[float] = 0.998
+    RETRY_EVERY: ClassVar[int] = 16
 
     def token(self) -> None:
         """One more token was chosen under this policy."""
@@ -37,14 +42,18 @@ class Account:
     @property
     def pays(self) -> bool:
         """Whether the balance is positive, or too little is known."""
-        return self.tokens < self.MIN_TOKENS or self.saved >= self.spent
+        return self.tokens < self.decide_at or self.saved >= self.spent
 
     def admit(self) -> bool:
-        """Whether the next request gets its exits: while they pay, and one in `RETRY_EVERY` otherwise."""
+        """Whether the next request gets its exits. Counts the refusals, and begins a trial when it is time."""
         if self.pays:
             return True
-        self.admissions_refused += 1
-        return self.admissions_refused % self.RETRY_EVERY == 0
+        self.refused += 1
+        if self.refused % self.RETRY_EVERY:
+            return False
+        self.saved = self.spent = 0.0
+        self.decide_at = self.tokens + self.TRIAL
+        return True
 
 
 @dataclass

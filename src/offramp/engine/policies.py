@@ -78,8 +78,8 @@ class Depth:
 
     A batch's worth is what its rows would cost in a batch of all B live sequences (prompt rows: their marginal cost),
     divided by what it costs now. Each sequence has a deadline that moves one full-depth iteration per token, with at
-    most `CREDIT` iterations in hand; whoever could miss it goes first. So nobody's k-th token comes later than at
-    full depth.
+    most `CREDIT` iterations in hand; whoever could miss it goes first. By these prices nobody's k-th choice
+    comes later than at full depth.
     """
 
     joint = False

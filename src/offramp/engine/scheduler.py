@@ -1,4 +1,4 @@
-"""The scheduler: who is admitted, who is preempted, who advances. It reads the engine's state and changes nothing."""
+"""The scheduler: who is admitted, who is preempted, who advances. It decides; the engine carries out."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Scheduler:
             if parent is not None and parent.lease is None and parent.finish_reason is None:
                 break
             fork = parent is not None and parent.lease is not None
-            if fork and not prompt_written(parent):
+            if parent is not None and fork and not prompt_written(parent):
                 break
             need = 2 if fork else self._admission_need(sequence)
             alone = not self.running and not admitted
@@ -102,9 +102,9 @@ def prefix_limit(sequence: Sequence) -> int:
     return min(sequence.exact_length, sequence.live)
 
 
-def prompt_written(sequence: Sequence | None) -> bool:
+def prompt_written(sequence: Sequence) -> bool:
     """Whether the whole prompt is written in every segment."""
-    return sequence is not None and sequence.frontier[-1] >= sequence.prompt_length
+    return sequence.frontier[-1] >= sequence.prompt_length
 
 
 def lease_for(pool: BlockPool, sequence: Sequence) -> Lease:

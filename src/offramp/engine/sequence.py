@@ -212,6 +212,12 @@ class Sequence:
         """A prefix-cache hit: `num_tokens` are written everywhere."""
         self.frontier = [max(f, num_tokens) for f in self.frontier]
 
+    def share_prompt(self) -> None:
+        """A sibling has written the whole prompt, and its last token has reached the top."""
+        self.skip_to(self.prompt_length)
+        self.reached = [max(r, self.prompt_length) for r in self.reached]
+        self.cached_prompt_tokens = self.prompt_length
+
     def fail(self, boundary: int, signals: Signals | None) -> None:
         """The live token was tested at an exit and stays."""
         self.failed = boundary
@@ -283,6 +289,8 @@ class Sequence:
 
     def end_at(self, length: int) -> None:
         """The output ends with the first `length` tokens; what was drafted or accepted beyond them is cut back."""
+        if self.verifies:
+            self.drafts_accepted -= sum(self.mark(p) < self.top for p in range(length - 1, self.accepted - 1))
         if length < self.length:
             self.cut_back(length)
         self.accepted = length
@@ -292,9 +300,3 @@ class Sequence:
         """Token ids that end this request."""
         eos = () if self.sampling.ignore_eos else self.shape.eos_token_ids
         return (*eos, *self.sampling.stop_token_ids)
-
-    def banned_at(self, index: int) -> tuple[int, ...]:
-        """Token ids that may not become output token `index`."""
-        if index >= self.sampling.min_tokens:
-            return ()
-        return self.stop_ids

@@ -8,7 +8,8 @@ One line per output:
      "tests": [[], [[10, 0.97]], [[10, 0.2], [20, null]], ...]}
 
 `tests` holds, per token, [layer, confidence] of every test, lowest layer first. A confidence of null means that the
-criterion did not fire at all. Tests of rejected drafts are not kept.
+criterion did not fire at all. Under `verify`, a test that fired for a token proposed at the top is a rejected draft;
+tests of what was drafted behind it are not kept.
 """
 
 from __future__ import annotations
@@ -37,9 +38,13 @@ class TraceRecorder:
             tests.clear()
         tests.append(test)
 
+    def drop(self, number: int) -> None:
+        """Forget the tests of a sequence."""
+        self._tests.pop(number, None)
+
     def line(self, sequence: Sequence) -> str:
-        """The JSON line of an ended sequence; its tests are dropped."""
-        shape, tests = sequence.shape, self._tests.pop(sequence.number, {})
+        """The JSON line of an ended sequence."""
+        shape, tests = sequence.shape, self._tests.get(sequence.number, {})
         count = sequence.accepted - sequence.prompt_length
         return json.dumps(
             {

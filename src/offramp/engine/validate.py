@@ -19,6 +19,10 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
     """
     shape = executor.shape
     _check_prompt(request, shape)
+    if config.max_queue is not None and request.sampling.n > config.max_queue:
+        raise InvalidParameter(
+            f"`n` is {request.sampling.n}, the queue holds {config.max_queue}", param="n", hint="raise `max_queue`"
+        )
     _check_sampling(request.sampling, shape)
     if request.exit is not None:
         _check_exit(request.exit, executor, config)
@@ -35,9 +39,9 @@ def _check_prompt(request: Request, shape: ModelShape) -> None:
             hint="shorten the prompt, or raise `max_model_len` up to the model's own limit",
         )
     for token in request.prompt:
-        if not 0 <= token < shape.vocab_size:
+        if type(token) is not int or not 0 <= token < shape.vocab_size:
             raise InvalidParameter(
-                f"prompt token {token} is outside the vocabulary of {shape.vocab_size}", param="prompt"
+                f"prompt token {token!r} is not a token id, a whole number below {shape.vocab_size}", param="prompt"
             )
     most = shape.max_model_len if request.sampling.max_tokens is None else length + request.sampling.max_tokens
     most = min(most, shape.max_model_len)
@@ -88,11 +92,11 @@ def _check_exit(exit: ExitParams, executor: Executor, config: EngineConfig) -> N
                 hint="use an exit pack that has it, or another criterion",
             )
     fixed = exit.options.get("layer") if exit.criterion == "fixed" else None
-    if fixed is not None and fixed not in layers:
+    if fixed is not None and (fixed not in layers or exit.threshold_at(fixed, 0.0) is None):
         raise InvalidParameter(
-            f"criterion `fixed` names layer {fixed}, which is not an exit",
+            f"criterion `fixed` names layer {fixed}, which is not an exit of this request",
             param="options",
-            hint=f"the exits are at layers {listed}",
+            hint=f"the exits are at layers {listed}; `threshold` and `min_layer` may leave some out",
         )
     if config.batching == "lockstep" and exit.kv != "fill":
         raise Unsupported(

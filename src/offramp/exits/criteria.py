@@ -9,7 +9,7 @@ built-in ones satisfy the same contract.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -220,6 +220,12 @@ def criterion_type(name: str) -> type[Criterion]:
                 param="criterion",
                 hint="reinstall or remove the package that provides it",
             ) from error
+        if not is_dataclass(loaded):
+            raise InvalidParameter(
+                f"criterion `{name}` from `{point.value}` is not a dataclass",
+                param="criterion",
+                hint="see examples/plugin-criterion for what a criterion must be",
+            )
         return loaded
     raise InvalidParameter(
         f"unknown criterion `{name}`",
@@ -241,7 +247,9 @@ def make_criterion(name: str, options: Mapping[str, Any]) -> Criterion:
             hint = did_you_mean(option, known) if known else f"`{name}` has no options"
             raise InvalidParameter(f"criterion `{name}` has no option `{option}`", param="options", hint=hint)
     try:
-        return kind(**options)
+        criterion = kind(**options)
+        hash(criterion)
+        return criterion
     except TypeError as error:
         raise InvalidParameter(
             f"criterion `{name}`: {error}",

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 from offramp.errors import InvalidParameter
 from offramp.exits.calibration import CalibrationKey, calibrated
 from offramp.exits.pack import ExitPack
@@ -22,8 +24,10 @@ def resolve_dial(dial: Dial, pack: ExitPack, key: CalibrationKey) -> ExitParams 
     if dial == "off":
         return None
     if dial == "lossless":
-        return LOSSLESS
+        return replace(pack.defaults or LOSSLESS, kv="verify")
     try:
+        if isinstance(dial, bool):
+            raise TypeError
         risk = float(dial)
     except (TypeError, ValueError):
         raise InvalidParameter(

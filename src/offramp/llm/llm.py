@@ -9,6 +9,7 @@ from typing import Any, cast, overload
 from offramp.config import Batching, EngineConfig
 from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
+from offramp.errors import InvalidParameter
 from offramp.exits.calibration import CalibrationKey
 from offramp.llm.dial import Dial
 from offramp.llm.load import context_length, make_executor, resolve_exits, store_blocks
@@ -18,7 +19,7 @@ from offramp.models import Progress, load_model
 from offramp.types.output import Output
 from offramp.types.sampling import SamplingParams
 
-Prompt = str | Sequence[int]
+Prompt = str | list[int] | tuple[int, ...]
 Message = Mapping[str, Any]
 
 
@@ -88,8 +89,7 @@ class LLM:
         )
         key = CalibrationKey(loaded.identity, self.pack.identity, None, "torch", dtype, dtype)
         costs = CostModel.from_layers(executor.shape.layers_at)
-        if profitability and self.pack.exits:
-            measure_costs(executor, costs)
+        measure_costs(executor, costs)
         self._session = Session(executor, config, costs, self.tokenizer, self.pack, key, trace)
 
     @property
@@ -226,6 +226,8 @@ class LLM:
     def _encode(self, prompt: Prompt) -> list[int]:
         if isinstance(prompt, str):
             return self.tokenizer.encode(prompt)
+        if not isinstance(prompt, list | tuple):
+            raise InvalidParameter(f"a prompt must be text or a list of token ids, not {prompt!r}", param="prompt")
         return list(prompt)
 
     def _encode_chat(self, messages: Sequence[Message]) -> list[int]:

@@ -35,6 +35,8 @@ def resolve_exits(exits: Sequence[int] | str | Path | None, model: LoadedModel) 
         return static_exits(layers, depth)
     if isinstance(exits, str | Path):
         return read_pack(exits)
+    if not isinstance(exits, list | tuple | range):
+        raise InvalidParameter(f"`exits` must be layers or the folder of an exit pack, not {exits!r}", param="exits")
     return static_exits(list(exits), depth)
 
 
@@ -62,6 +64,7 @@ def store_blocks(
     Raises:
         InvalidParameter, CacheTooSmall: `kv_tokens` that hold no block.
     """
+    check_integer("block_size", block_size, 1)
     if kv_tokens is None:
         values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim + (num_exits + 1) * spec.hidden_size
         affordable = DEFAULT_STORE_BYTES // (values * ITEM_SIZES.get(dtype, 4))

@@ -19,6 +19,7 @@ class Record:
         self._stop = StopStrings(sampling.stop)
         self._stop_ids = stop_ids
         self._stopped = False
+        self.layer_sum = 0
         self._with_logprobs = sampling.logprobs is not None
         self._text: list[str] = []
         self._events: list[TokenEvent] = []
@@ -33,26 +34,24 @@ class Record:
         return self._stopped
 
     def push_event(self, event: TokenEvent) -> None:
-        """Take an accepted token; the last one completes the text."""
+        """Take an accepted token."""
         self._events.append(event)
-        if event.finish_reason is not None:
-            self._push_text(self._detokenizer.finish())
-            self._text.append(self._stop.flush())
-
-    def _push_text(self, text: str) -> None:
-        text, stop = self._stop.push(text)
-        self._text.append(text)
-        self._stopped = stop is not None
+        self.layer_sum += event.exit_layer
 
     @property
     def num_tokens(self) -> int:
         """Tokens accepted so far."""
         return len(self._events)
 
-    @property
-    def exit_layers(self) -> tuple[int, ...]:
-        """The layer that proposed each token so far."""
-        return tuple(e.exit_layer for e in self._events)
+    def finish(self) -> None:
+        """The sequence has ended: text held back is complete now."""
+        self._push_text(self._detokenizer.finish())
+        self._text.append(self._stop.flush())
+
+    def _push_text(self, text: str) -> None:
+        text, stop = self._stop.push(text)
+        self._text.append(text)
+        self._stopped = stop is not None
 
     def read(self, sequence: Sequence) -> Chunk | None:
         """What is new since the last call; None if nothing is."""
@@ -78,7 +77,7 @@ class Record:
             text="".join(self._text),
             prompt_token_ids=tuple(sequence.tokens[: sequence.prompt_length]),
             token_ids=tuple(e.token for e in events),
-            exit_layers=self.exit_layers,
+            exit_layers=tuple(e.exit_layer for e in events),
             confidences=tuple(e.confidence for e in events),
             logprobs=tuple(e.logprobs or () for e in events) if self._with_logprobs else None,
             finish_reason=sequence.finish_reason,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -12,7 +12,7 @@ from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
 from offramp.engine.request import Request
 from offramp.engine.trace import TraceRecorder
-from offramp.errors import InvalidParameter, TraceError
+from offramp.errors import InvalidParameter, TraceError, Unsupported
 from offramp.exits.calibration import CalibrationKey
 from offramp.exits.pack import ExitPack
 from offramp.llm.dial import Dial, resolve_dial
@@ -24,9 +24,6 @@ from offramp.types.sampling import SamplingParams
 
 OnProgress = Callable[[int, int, int, float], None]
 """Called after every step: outputs done, outputs in all, tokens so far, their mean exit layer."""
-
-Stream = Generator[Chunk, None, None]
-"""The chunks of one output; closing it cancels the request."""
 
 T = TypeVar("T")
 
@@ -50,16 +47,24 @@ class Session:
         on_test = None if self._recorder is None else self._recorder.record
         self.engine = Engine(executor, config, costs, on_test=on_test)
         self._records: dict[int, Record] = {}
+        self._closed = False
 
     def close(self) -> None:
         """End everything that runs and close the trace. May be called twice."""
+        self._closed = True
         for number in list(self._records):
-            self._drop(number)
+            self.drop(number)
         if self._trace_file is not None:
             self._trace_file.close()
 
     def submit(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> list[int]:
-        """Queue a prompt; returns the numbers of its outputs."""
+        """Queue a prompt; returns the numbers of its outputs.
+
+        Raises:
+            Unsupported: the session is closed.
+        """
+        if self._closed:
+            raise Unsupported("this LLM is closed", hint="make a new one")
         stop_ids = () if sampling.ignore_eos else self.engine.executor.shape.eos_token_ids
         ends = frozenset((*stop_ids, *sampling.stop_token_ids))
         records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
@@ -68,21 +73,42 @@ class Session:
         self._records.update(zip(numbers, records, strict=True))
         return numbers
 
-    def _step(self) -> None:
-        for event in self.engine.step().events:
+    def step(self) -> None:
+        """One step of the engine; its events go to their records."""
+        result = self.engine.step()
+        for event in result.events:
             self._records[event.sequence].push_event(event)
+        for finished in result.finished:
+            self._records[finished.sequence].finish()
 
-    def _drop(self, number: int) -> None:
+    def read(self, number: int) -> Chunk | None:
+        """What is new of an output since the last call; None if nothing is. Writes the trace of an ended one."""
+        sequence = self.engine.sequences[number]
+        chunk = self._records[number].read(sequence)
+        if sequence.finish_reason is not None:
+            self._write_trace(number)
+        return chunk
+
+    def holds(self, number: int) -> bool:
+        """Whether an output is neither cancelled nor taken."""
+        return number in self._records
+
+    def drop(self, number: int) -> None:
+        """Forget an output, wherever it is."""
         del self._records[number]
         self.engine.abort(number)
         self.engine.forget(number)
+        if self._recorder is not None:
+            self._recorder.drop(number)
+
+    def _write_trace(self, number: int) -> None:
+        if self._recorder is not None and self._trace_file is not None:
+            self._trace_file.write(self._recorder.line(self.engine.sequences[number]) + "\n")
+            self._trace_file.flush()
 
     def _collect(self, number: int) -> Output:
-        sequence = self.engine.sequences[number]
-        if self._recorder is not None and self._trace_file is not None:
-            self._trace_file.write(self._recorder.line(sequence) + "\n")
-            self._trace_file.flush()
-        return self._records[number].output(sequence)
+        self._write_trace(number)
+        return self._records[number].output(self.engine.sequences[number])
 
     def _collect_group(self, numbers: list[int]) -> Output:
         first, *others = [self._collect(n) for n in numbers]
@@ -104,42 +130,59 @@ class Session:
                 groups.append(self.submit(prompt, params, dial))
             numbers = [n for group in groups for n in group]
             while any(self.engine.sequences[n].finish_reason is None for n in numbers):
-                self._step()
+                self.step()
                 if on_progress is not None:
                     on_progress(*self._totals(numbers))
             return [self._collect_group(group) for group in groups]
         finally:
             for number in [n for group in groups for n in group]:
-                self._drop(number)
+                self.drop(number)
 
     def _totals(self, numbers: list[int]) -> tuple[int, int, int, float]:
         done = sum(self.engine.sequences[n].finish_reason is not None for n in numbers)
-        layers = [layer for n in numbers for layer in self._records[n].exit_layers]
-        return done, len(numbers), len(layers), sum(layers) / len(layers) if layers else 0.0
+        tokens = sum(self._records[n].num_tokens for n in numbers)
+        layers = sum(self._records[n].layer_sum for n in numbers)
+        return done, len(numbers), tokens, layers / max(tokens, 1)
 
     def stream(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> Stream:
         """Generate for one prompt piece by piece; the request is queued now and cancelled when the iterator is left."""
         if sampling.n > 1:
             raise InvalidParameter(f"a stream has one output, `n` is {sampling.n}", param="n")
-        number = self.submit(prompt, sampling, exit)[0]
-        return self._chunks(number)
+        return Stream(self, self.submit(prompt, sampling, exit)[0])
 
-    def _chunks(self, number: int) -> Stream:
-        sequence, record = self.engine.sequences[number], self._records[number]
+
+class Stream:
+    """The chunks of one output. Closing it, or dropping it, cancels the request."""
+
+    def __init__(self, session: Session, number: int) -> None:
+        self._session = session
+        self._number = number
+
+    def __iter__(self) -> Stream:
+        return self
+
+    def __next__(self) -> Chunk:
         try:
-            while True:
-                if sequence.finish_reason is None:
-                    self._step()
-                chunk = record.read(sequence)
-                if chunk is not None:
-                    if chunk.finish_reason is not None:
-                        self._collect(number)
-                    yield chunk
-                    if chunk.finish_reason is not None:
-                        return
-        finally:
-            if number in self._records:
-                self._drop(number)
+            while self._session.holds(self._number):
+                chunk = self._session.read(self._number)
+                if chunk is None:
+                    self._session.step()
+                    continue
+                if chunk.finish_reason is not None:
+                    self.close()
+                return chunk
+        except BaseException:
+            self.close()
+            raise
+        raise StopIteration
+
+    def close(self) -> None:
+        """Cancel what is left. May be called twice."""
+        if self._session.holds(self._number):
+            self._session.drop(self._number)
+
+    def __del__(self) -> None:
+        self.close()
 
 
 def _open_trace(path: Path) -> TextIO:

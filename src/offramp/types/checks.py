@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Mapping
 from dataclasses import fields
 from typing import Any
@@ -24,10 +25,10 @@ def known_fields(cls: type, values: Mapping[str, Any], what: str) -> dict[str, A
 
 
 def check_number(name: str, value: object, low: float, high: float, *, low_open: bool = False) -> None:
-    ok = isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    ok = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < math.inf
     if ok:
-        assert isinstance(value, (int, float))
-        ok = (low < value if low_open else low <= value) and value <= high
+        assert isinstance(value, int | float)
+        ok = (low < value if low_open else low <= value) and value <= min(high, sys.float_info.max)
     if not ok:
         left = f"greater than {low:g}" if low_open else f"at least {low:g}"
         right = "" if math.isinf(high) else f" and at most {high:g}"

@@ -83,10 +83,12 @@ class SamplingParams:
             check_integer("logprobs", self.logprobs, 0, 100)
         if not isinstance(self.ignore_eos, bool):
             raise InvalidParameter("`ignore_eos` must be true or false", param="ignore_eos")
-        stop = (self.stop,) if isinstance(self.stop, str) else tuple(self.stop)
-        if not all(isinstance(s, str) and s for s in stop):
+        stop = (self.stop,) if isinstance(self.stop, str) else self.stop
+        if not isinstance(stop, list | tuple) or not all(isinstance(s, str) and s for s in stop):
             raise InvalidParameter("`stop` must be non-empty strings", param="stop")
-        object.__setattr__(self, "stop", stop)
+        object.__setattr__(self, "stop", tuple(stop))
+        if not isinstance(self.stop_token_ids, list | tuple):
+            raise InvalidParameter("`stop_token_ids` must be a list of token ids", param="stop_token_ids")
         ids = tuple(self.stop_token_ids)
         for i in ids:
             check_integer("stop_token_ids", i, 0)
