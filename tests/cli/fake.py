@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
 from offramp.errors import TokenizerError
 from offramp.types.exits import ExitParams
-from offramp.types.output import Chunk, ExitReport, Output
+from offramp.types.output import Chunk, ExitReport, FinishReason, Output
 from offramp.types.sampling import SamplingParams
 
 DEPTH = 6
@@ -39,6 +40,7 @@ class FakeLLM:
         self.tokenizer = FakeTokenizer()
         self.fails: BaseException | None = None
         self.closed = False
+        self.finish_reason: FinishReason = "stop"
 
     def __enter__(self) -> FakeLLM:
         return self
@@ -76,8 +78,8 @@ class FakeLLM:
         if self.fails is not None:
             raise self.fails
         on_progress(len(prompts), len(prompts), 3 * len(prompts), 4.0)
-        outputs = [[output(i) for i in range(sampling.n)] for _ in prompts]
-        return [group if sampling.n > 1 else group[0] for group in outputs]
+        outputs = [[output(i, self.finish_reason) for i in range(sampling.n)] for _ in prompts]
+        return [replace(first, alternatives=tuple(rest)) for first, *rest in outputs]
 
     def _chunks(self) -> Iterator[Chunk]:
         last = len(PIECES) - 1
@@ -87,7 +89,7 @@ class FakeLLM:
             yield Chunk(piece, (i,), (layer,), (None,), "stop" if i == last else None, output() if i == last else None)
 
 
-def output(index: int = 0) -> Output:
+def output(index: int = 0, finish_reason: FinishReason = "stop") -> Output:
     """Three tokens, two of which left early."""
     report = ExitReport(
         depth=DEPTH,
@@ -105,7 +107,7 @@ def output(index: int = 0) -> Output:
         switched_off=False,
     )
     confidences = (None, 0.9, 0.8)
-    return Output(index, "".join(PIECES), (7, 8), (0, 1, 2), LAYERS, confidences, None, "stop", report)
+    return Output(index, "".join(PIECES), (7, 8), (0, 1, 2), LAYERS, confidences, None, finish_reason, report)
 
 
 def exit_params(call: tuple[Any, ...]) -> ExitParams:

@@ -37,6 +37,32 @@ def test_json_is_an_array_for_several_outputs(llm: FakeLLM, capsys: pytest.Captu
     assert [value["index"] for value in json.loads(capsys.readouterr().out)] == [0, 1, 0, 1]
 
 
+def test_an_output_that_broke_off_is_an_error(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
+    llm.finish_reason = "error"
+    assert main(["generate", "a", "--json"]) == 1
+    captured = capsys.readouterr()
+    assert json.loads(captured.out)["finish_reason"] == "error"
+    assert captured.err.splitlines()[-2].startswith("error: 1 of 1 outputs broke off: ")
+
+
+@pytest.mark.parametrize(
+    ("flags", "told"),
+    [
+        (["--max-draft", "3"], "`--max-draft` says nothing about KV policy `fill`\nhint: it belongs to `--kv verify`"),
+        (
+            ["--exit", "lossless", "--fill-when", "iteration"],
+            "`--fill-when` says nothing about KV policy `verify`\nhint: it belongs to `--kv fill`",
+        ),
+        (["--logprobs", "3"], "`--logprobs` are only in the JSON\nhint: add `--json`"),
+    ],
+)
+def test_a_flag_that_would_do_nothing_is_refused(
+    flags: list[str], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["generate", "a", *flags]) == 1
+    assert capsys.readouterr().err.strip() == f"error: {told}"
+
+
 def test_several_prompts_get_titles(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["generate", "a\nb", "c"]) == 0
     assert capsys.readouterr().out == "==> a <==\nDown it falls\n\n==> c <==\nDown it falls\n\n"

@@ -31,7 +31,7 @@ MODEL = HashModel()
 QUICK = settings(
     max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
-FULL = settings(QUICK, max_examples=1000, derandomize=False)
+FULL = settings(QUICK, max_examples=600, derandomize=False)
 
 
 def check_workload(workload: Workload) -> None:
@@ -48,7 +48,7 @@ def test_every_slot_is_right_after_every_step(workload: Workload) -> None:
 @pytest.mark.full
 @FULL
 @given(workloads(MODEL))
-def test_every_slot_is_right_after_every_step_of_a_thousand_workloads(workload: Workload) -> None:
+def test_every_slot_is_right_after_every_step_of_many_more_workloads(workload: Workload) -> None:
     check_workload(workload)
 
 
@@ -67,7 +67,7 @@ def test_any_legal_schedule_gives_the_same_outputs(workload: Workload, seed: int
 @pytest.mark.full
 @FULL
 @given(workloads(MODEL, max_requests=5), st.integers(0, 1000))
-def test_a_thousand_legal_schedules_give_the_same_outputs(workload: Workload, seed: int) -> None:
+def test_many_more_legal_schedules_give_the_same_outputs(workload: Workload, seed: int) -> None:
     check_any_schedule(workload, seed)
 
 

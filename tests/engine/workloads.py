@@ -121,7 +121,12 @@ def exit_params(
     threshold: st.SearchStrategy[object] = mostly(level, st.dictionaries(layer, level, min_size=1), one_in=4)
 
     def build(named: tuple[str, dict[str, object]], **values: object) -> ExitParams:
-        return ExitParams.from_dict({"criterion": named[0], "options": named[1], **values})
+        name, options = named
+        if name == "fixed":  # the engine refuses a layer that is no exit of the request
+            values["min_layer"] = 0
+            if isinstance(values["threshold"], dict):
+                values["threshold"] |= {options["layer"]: 1.0}
+        return ExitParams.from_dict({"criterion": name, "options": options, **values})
 
     return st.builds(
         build,

@@ -27,6 +27,10 @@ MODEL_FLAGS = ("dtype", "device", "threads", "max_model_len", "kv_tokens", "bloc
 ENGINE_FLAGS = ("batching", "max_num_seqs", "max_num_batched_tokens", "prefix_caching", "profitability")
 
 
+BELONGS_TO = {"fill_when": "fill", "recompute_cap": "recompute", "max_draft": "verify"}
+"""Exit parameters that only one KV policy reads."""
+
+
 class _Group:
     """Adds flags for the fields of one dataclass: `max_draft` becomes `--max-draft`, absent unless given."""
 
@@ -162,7 +166,15 @@ def exit_dial(args: argparse.Namespace) -> str | ExitParams:
             param="exit",
             hint="give either `--exit` or the exit parameters",
         )
-    return replace(LOSSLESS, **given) if args.exit == "lossless" else ExitParams(**given)
+    params = replace(LOSSLESS, **given) if args.exit == "lossless" else ExitParams(**given)
+    for name, kv in BELONGS_TO.items():
+        if name in given and params.kv != kv:
+            raise InvalidParameter(
+                f"`--{name.replace('_', '-')}` says nothing about KV policy `{params.kv}`",
+                param=name,
+                hint=f"it belongs to `--kv {kv}`",
+            )
+    return params
 
 
 def open_llm(args: argparse.Namespace, **more: Any) -> LLM:

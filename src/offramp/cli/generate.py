@@ -14,7 +14,7 @@ from offramp.cli.progress import on_batch, show_progress
 from offramp.cli.prompts import Prompt, as_messages, read_prompts
 from offramp.cli.replay import ReplayedTrace
 from offramp.cli.report import output_json, report_lines
-from offramp.cli.terminal import TokenWriter, print_json, print_note
+from offramp.cli.terminal import TokenWriter, print_error, print_json, print_note
 from offramp.errors import InvalidParameter, TokenizerError
 from offramp.types.output import Chunk, Output
 from offramp.types.sampling import SamplingParams
@@ -51,6 +51,8 @@ def run(args: argparse.Namespace) -> int:
     """Generate, print, report."""
     prompts = read_prompts(args.prompts, args.file)
     sampling, dial = flags.sampling_params(args), flags.exit_dial(args)
+    if sampling.logprobs is not None and not args.json:
+        raise InvalidParameter("`--logprobs` are only in the JSON", param="logprobs", hint="add `--json`")
     more: dict[str, Any] = {"trace": args.record_trace}
     replay = ReplayedTrace.read(args.replay_trace, dial, len(prompts), sampling.n) if args.replay_trace else None
     if replay is not None:
@@ -64,10 +66,20 @@ def run(args: argparse.Namespace) -> int:
         exits: list[Any] = [dial] * len(prompts) if replay is None else replay.params
         asked = _in_form(args, llm, prompts)
         if len(asked) == 1 and sampling.n == 1 and not args.json:
-            _stream(llm, asked[0], sampling, exits[0])
+            outputs = _stream(llm, asked[0], sampling, exits[0])
         else:
-            _batch(llm, asked, sampling, exits, args.json)
-    return 0
+            outputs = _batch(llm, asked, sampling, exits, args.json)
+    return _verdict(outputs)
+
+
+def _verdict(outputs: list[Output]) -> int:
+    failed = sum(output.finish_reason == "error" for output in outputs)
+    if failed:
+        print_error(
+            f"{failed} of {len(outputs)} outputs broke off: the model gave no finite number, or every token was banned",
+            "check the weights, `--logit-bias` and `--stop-token-ids`",
+        )
+    return 1 if failed else 0
 
 
 def _in_form(args: argparse.Namespace, llm: LLM, prompts: list[Prompt]) -> list[Prompt]:
@@ -86,27 +98,27 @@ def _in_form(args: argparse.Namespace, llm: LLM, prompts: list[Prompt]) -> list[
     return [as_messages(prompt, args.system) for prompt in prompts]
 
 
-def _stream(llm: LLM, prompt: Prompt, sampling: SamplingParams, exit: Any) -> None:
+def _stream(llm: LLM, prompt: Prompt, sampling: SamplingParams, exit: Any) -> list[Output]:
     writer, start = TokenWriter(llm.spec.num_layers), perf_counter()
     stream: Callable[..., Iterator[Chunk]] = llm.stream if isinstance(prompt, str) else llm.stream_chat
-    output: Output | None = None
+    outputs: list[Output] = []
     try:
         for chunk in stream(prompt, sampling, exit):
             writer.write(chunk.text, chunk.exit_layers)
-            output = chunk.output or output
+            outputs += [chunk.output] if chunk.output else []
     finally:
         print(flush=True)
-    if output is not None:
-        _print_report([output], perf_counter() - start)
+    _print_report(outputs, perf_counter() - start)
+    return outputs
 
 
-def _batch(llm: LLM, prompts: list[Prompt], sampling: SamplingParams, exits: list[Any], as_json: bool) -> None:
+def _batch(llm: LLM, prompts: list[Prompt], sampling: SamplingParams, exits: list[Any], as_json: bool) -> list[Output]:
     start = perf_counter()
     generate: Callable[..., Any] = llm.generate if isinstance(prompts[0], str) else llm.chat
     with show_progress() as update:
         results = generate(prompts, sampling, exits, on_progress=on_batch(update, llm.spec.num_layers))
     seconds = perf_counter() - start
-    outputs = [output for result in results for output in (result if isinstance(result, list) else [result])]
+    outputs = [output for result in results for output in (result, *result.alternatives)]
     if as_json:
         shown = [output_json(output, seconds) for output in outputs]
         print_json(shown if len(shown) > 1 else shown[0])
@@ -114,6 +126,7 @@ def _batch(llm: LLM, prompts: list[Prompt], sampling: SamplingParams, exits: lis
         for number, output in enumerate(outputs):
             print(f"==> {_title(prompts[number // sampling.n])} <==\n{output.text}\n")
     _print_report(outputs, seconds)
+    return outputs
 
 
 def _title(prompt: Prompt) -> str:

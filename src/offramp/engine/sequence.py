@@ -50,9 +50,7 @@ class Sequence:
         self.parent: Sequence | None = None
         self.finish_reason: FinishReason | None = None
         self.switched_off = False
-        self.drafts_proposed = 0
-        self.drafts_accepted = 0
-        self.top_passes = 0
+        self.drafts_proposed = self.drafts_accepted = self.top_passes = 0
         self.replayed_tokens = 0
         self.cached_prompt_tokens = 0
         self.due = 0.0
@@ -70,7 +68,7 @@ class Sequence:
     @property
     def live(self) -> int:
         """Position of the newest token."""
-        return len(self.tokens) - 1
+        return self.length - 1
 
     @property
     def num_output(self) -> int:
@@ -251,7 +249,7 @@ class Sequence:
         self.accepted += 1
 
     def cut_back(self, length: int) -> None:
-        """Forget all tokens from `length` on."""
+        """Forget all tokens from `length` on, if any."""
         output = length - self.prompt_length
         del self.tokens[length:], self.marks[output:], self.confidences[output:]
         self.frontier = [min(f, length) for f in self.frontier]
@@ -275,7 +273,7 @@ class Sequence:
         """Give the blocks back; may be called twice."""
         if self.lease is not None:
             self.lease.close()
-            self.lease = None
+        self.lease = None
 
     # How it ends, and what it cost
 
@@ -291,8 +289,7 @@ class Sequence:
         """The output ends with the first `length` tokens; what was drafted or accepted beyond them is cut back."""
         if self.verifies:
             self.drafts_accepted -= sum(self.mark(p) < self.top for p in range(length - 1, self.accepted - 1))
-        if length < self.length:
-            self.cut_back(length)
+        self.cut_back(length)
         self.accepted = length
 
     @property
