@@ -5,7 +5,7 @@ VENV ?= .venv
 PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
-DEMO ?= generate "Explain gravity to a child." --exits 20,25 --exit lossless --max-tokens 64
+DEMO ?= generate "Explain gravity to a child." --exits 24,27 --threshold 0.97 --kv fill --max-tokens 64
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install check fix test test-full demo reference clean

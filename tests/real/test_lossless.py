@@ -6,6 +6,7 @@ difference is allowed only where the two best logits are less than 1e-3 apart, a
 
 from __future__ import annotations
 
+from itertools import zip_longest
 from typing import Any
 
 import pytest
@@ -20,7 +21,7 @@ DRAFTS = (1, 2, 4, 8)
 
 def near_tie_at_first_difference(off: Output, verified: Output) -> bool | None:
     """None where the tokens are equal; else whether exits off had a near-tie at the first difference."""
-    pairs = zip(off.token_ids, verified.token_ids, strict=True)
+    pairs = zip_longest(off.token_ids, verified.token_ids)
     at = next((i for i, (a, b) in enumerate(pairs) if a != b), None)
     if at is None:
         return None
@@ -41,6 +42,8 @@ def test_lossless_equals_off_over_exits_and_draft_lengths(
             max_tokens=24,
             top_p=0.95 if i % 2 else 1.0,
             repetition_penalty=1.1 if i % 3 else 1.0,
+            stop=("the", ".") if i % 5 == 0 else (),
+            stop_token_ids=(28,) if i % 5 == 1 else (),
             logprobs=2,
         )
         for i in range(len(prompts))
@@ -54,4 +57,6 @@ def test_lossless_equals_off_over_exits_and_draft_lengths(
     differences = [near_tie_at_first_difference(a, b) for a, b in zip(off, verified, strict=True)]
     assert False not in differences
     assert differences.count(True) <= 2
+    assert all(a.text == b.text for a, b, d in zip(off, verified, differences, strict=True) if d is None)
+    assert {o.finish_reason for o in off} >= {"length", "stop"}
     assert sum(o.report.drafts_accepted for o in verified) > 50

@@ -8,6 +8,9 @@ import pytest
 import torch
 
 from offramp import LLM, ExitParams, SamplingParams
+from offramp.engine.blocks import Lease
+from offramp.executors.torch import TorchExecutor
+from offramp.types.executor import SeqRows
 from scripts import reference
 
 GREEDY = SamplingParams(max_tokens=64, ignore_eos=True)
@@ -35,6 +38,23 @@ def test_greedy_tokens_alone(llm: LLM, cases: list[dict[str, Any]], case: int) -
 
 def test_the_tokenizer_gives_the_same_ids(llm: LLM, cases: list[dict[str, Any]]) -> None:
     assert [llm.tokenizer.encode(c["text"]) for c in cases] == [c["prompt"] for c in cases]
+
+
+def test_logits_after_every_prompt(llm: LLM, cases: list[dict[str, Any]]) -> None:
+    executor = llm.engine.executor
+    assert isinstance(executor, TorchExecutor)
+    for case in cases:
+        lease = Lease(llm.engine.pool)
+        lease.grow(len(case["prompt"]), 0)
+        rows = [SeqRows(range(len(case["prompt"])), case["prompt"], lease.blocks)]
+        for segment in range(executor.shape.num_segments):
+            executor.run_segment(segment, rows)
+        last = len(case["prompt"]) - 1
+        slot = executor._to_device([executor._store.slot(last, lease.blocks)])
+        hidden = executor._store.read_boundary(executor.shape.num_segments, slot)
+        logits = executor._heads[-1].logits(hidden)[0]
+        lease.close()
+        assert logits[case["top_ids"]].tolist() == pytest.approx(case["top_logits"], abs=1e-4)
 
 
 def test_log_probabilities_match_a_live_full_forward(llm: LLM, cases: list[dict[str, Any]]) -> None:

@@ -71,7 +71,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
         "exits: layers such as `10,20`, the folder of an exit pack, or `none` (default: at 2/3 and 5/6 of the depth)",
     )
     add("--dtype", str, "TYPE", "float32, bfloat16 or float64 (default: float32)")
-    add("--device", str, "DEVICE", "a torch device (default: cpu)")
+    add("--device", str, "DEVICE", "a torch device; only cpu has been tested (default: cpu)")
     add("--threads", int, "N", "threads for computing (default: torch's choice)")
     add("--max-model-len", int, "N", "longest prompt with its output (default: the model's, at most 8192)")
     add("--kv-tokens", int, "N", "tokens the KV cache holds (default: about 1 GiB of them)")

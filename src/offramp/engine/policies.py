@@ -78,8 +78,8 @@ class Depth:
 
     A batch's worth is what its rows would cost in a batch of all B live sequences (prompt rows: their marginal cost),
     divided by what it costs now. Each sequence has a deadline that moves one full-depth iteration per token, with at
-    most `CREDIT` iterations in hand; whoever could miss it goes first. By these prices nobody's k-th choice
-    comes later than at full depth.
+    most `CREDIT` iterations in hand. Whoever has less than one iteration left goes first, the most urgent of all: so,
+    by the modelled prices, nobody's k-th choice comes later than at full depth.
     """
 
     joint = False
@@ -94,10 +94,10 @@ class Depth:
         at: dict[int, list[Candidate]] = {}
         for candidate in candidates:
             at.setdefault(candidate.segment, []).append(candidate)
-        hurried = min(candidates, key=lambda c: (self._slack(c, live), c.sequence.number))
-        if self._slack(hurried, live) < 0:
-            segment = hurried.segment
-            return segment, sorted(at[segment], key=lambda c: c is not hurried)
+        urgent = min(candidates, key=lambda c: (c.sequence.due, c.sequence.number))
+        if urgent.sequence.due < self.clock + self._iteration(live):
+            segment = urgent.segment
+            return segment, sorted(at[segment], key=lambda c: c is not urgent)
         segment = max(at, key=lambda s: (self._worth(s, at[s], live), s))
         return segment, at[segment]
 
@@ -109,20 +109,18 @@ class Depth:
         useful = min(decodes, live) * (line.a / live + line.b) + prompt_rows * line.b
         return useful / max(line.price(max(rows, 1)), 1e-12)
 
-    def _slack(self, candidate: Candidate, live: int) -> float:
-        rest = range(candidate.segment, len(self.costs.segments))
-        return candidate.sequence.due - self.clock - self.costs.climb(rest, live)
+    def _iteration(self, rows: int) -> float:
+        return self.costs.climb(range(len(self.costs.segments)), rows)
 
     def admitted(self, sequence: Sequence, running: int) -> None:
         rows = sequence.length - min(sequence.frontier)
-        full = self.costs.full_depth(running)
-        sequence.due = self.clock + self.costs.full_depth(rows) + full
+        sequence.due = self.clock + self._iteration(rows + running)
 
     def stepped(self, segment: int, rows: int, chose: Seq[Sequence], running: int) -> None:
         self.clock += self.costs.segments[segment].price(rows)
-        full = self.costs.full_depth(max(running, 1))
+        iteration = self._iteration(max(running, 1))
         for sequence in chose:
-            sequence.due = min(sequence.due, self.clock + (self.CREDIT - 1) * full) + full
+            sequence.due = min(sequence.due, self.clock + (self.CREDIT - 1) * iteration) + iteration
 
 
 def make_policy(name: Batching, costs: CostModel) -> BatchingPolicy:

@@ -1,0 +1,86 @@
+"""Batching policies: what each of them picks, and that `depth` keeps its promise in modelled time."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from offramp.engine.costs import CostModel
+from offramp.engine.policies import Candidate, Compact, Depth, Lockstep
+from offramp.engine.sequence import Sequence
+from offramp.types.exits import ExitParams
+from offramp.types.sampling import SamplingParams
+from tests.engine.toy_engine import SPEC, make_engine, request
+
+SHAPE = make_engine().executor.shape
+
+
+def waiting_at(segment: int, number: int = 0, *, prompt: bool = False, due: float = 1e9) -> Candidate:
+    """A sequence whose live token, or prompt, needs `segment` next."""
+    sequence = Sequence(number, [1, 2, 3], SamplingParams(), 0, SHAPE)
+    sequence.due = due
+    if not prompt:
+        sequence.frontier = [3] * 4
+        sequence.choose(4, 5, None)
+        sequence.frontier = [4] * segment + [3] * (4 - segment)
+    assert sequence.replaying is prompt
+    return Candidate(sequence, segment, 3 if prompt else 1)
+
+
+def picked(policy: Compact | Depth, *candidates: Candidate) -> tuple[int, list[int]]:
+    segment, chosen = policy.select(candidates)
+    return segment, [c.sequence.number for c in chosen]
+
+
+def test_compact_finishes_an_iteration_lowest_segment_first() -> None:
+    assert picked(Compact(), waiting_at(0, 0), waiting_at(2, 1), waiting_at(1, 2), waiting_at(1, 3)) == (1, [2, 3])
+    assert picked(Compact(), waiting_at(0, 0), waiting_at(0, 1)) == (0, [0, 1])
+
+
+def test_lockstep_runs_prompts_apart_and_between_iterations() -> None:
+    assert picked(Lockstep(), waiting_at(0, 0), waiting_at(0, 1, prompt=True)) == (0, [1])
+    assert picked(Lockstep(), waiting_at(2, 0), waiting_at(0, 1, prompt=True)) == (2, [0])
+
+
+def depth() -> Depth:
+    return Depth(CostModel.from_layers(SHAPE.layers_at))
+
+
+def test_depth_prefers_the_fuller_batch_and_the_deeper_of_equals() -> None:
+    assert picked(depth(), waiting_at(1, 0), waiting_at(2, 1), waiting_at(2, 2)) == (2, [1, 2])
+    assert picked(depth(), waiting_at(1, 0), waiting_at(3, 1)) == (3, [1])
+
+
+def test_depth_hurries_whoever_could_miss_its_deadline() -> None:
+    crowd = [waiting_at(0, n) for n in range(1, 8)]
+    assert picked(depth(), waiting_at(3, 0), *crowd)[0] == 0
+    assert picked(depth(), waiting_at(3, 0, due=1.0), *crowd) == (3, [0])
+
+
+def token_times(exit_layers: list[list[int]] | None) -> list[list[float]]:
+    """Modelled time of every token of 8 requests under `depth`; exit layers as given, or full depth."""
+    engine = make_engine(batching="depth", num_blocks=256)
+    policy = engine.policy
+    assert isinstance(policy, Depth)
+    for i in range(8):
+        exit = None
+        if exit_layers is not None:
+            exit = ExitParams(criterion="replay", threshold=1, options={"exit_layers": exit_layers[i]})
+        engine.submit(request((1, 2 + i), exit, max_tokens=40))
+    times: list[list[float]] = [[] for _ in range(8)]
+    while engine.has_work:
+        for event in engine.step().events:
+            times[event.sequence].append(policy.clock)
+    return times
+
+
+@pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
+@pytest.mark.parametrize("seed", range(3))
+def test_no_token_comes_more_than_a_twentieth_later_than_at_full_depth(share: float, seed: int) -> None:
+    rng = random.Random(seed)
+    traces = [[rng.choice((2, 6)) if rng.random() < share else SPEC.num_layers for _ in range(40)] for _ in range(7)]
+    early, full = token_times([*traces, [SPEC.num_layers] * 40]), token_times(None)
+    pairs = [pair for e, f in zip(early, full, strict=True) for pair in zip(e, f, strict=True)]
+    assert max(e / f for e, f in pairs) <= 1.05
+    assert sum(e[-1] for e in early) < sum(f[-1] for f in full)
