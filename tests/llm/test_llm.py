@@ -241,8 +241,12 @@ def test_an_option_that_is_not_allowed(folder: Path, options: dict[str, object],
 
 def test_inspect_prices_every_segment_check_and_fill(folder: Path) -> None:
     with LLM(str(folder), exits=[1, 2]) as llm:
+        llm.generate("abc", FREE, EARLY)
         told = llm.inspect()
     assert [s["layers"] for s in told["segments"]] == [[1, 1], [2, 2], [3, 4]]
     assert [(c["at"], c["exit"]) for c in told["checks"]] == [(1, True), (2, True), (4, False)]
     assert [f["from"] for f in told["fills"]] == [1, 2]
+    spent = told["seconds_spent"]
+    assert set(spent) == {"layers", "checks", "fill", "top"}
+    assert min(spent["layers"], spent["checks"], spent["top"]) > 0
     assert all(part["seconds_1_row"] > 0 for kind in ("segments", "checks", "fills") for part in told[kind])

@@ -187,8 +187,9 @@ class Engine:
             return self._decide_at_exit(boundary, sequences)
         events: list[TokenEvent] = []
         chose = []
-        arrived = [s for s in sequences if s.choice_due()]
-        for choice in self.meter.top(lambda: top_choices(self.executor, arrived), len(arrived)):
+        rows = {s: len(s.choice_due()) for s in sequences}
+        verifying = sum(count for s, count in rows.items() if s.drafts)
+        for choice in self.meter.top(lambda: top_choices(self.executor, sequences), sum(rows.values()), verifying):
             sequence = choice.sequence
             before = sequence.accepted
             logprobs, failed = apply_top(choice)

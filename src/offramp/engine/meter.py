@@ -109,10 +109,11 @@ class Meter:
             self.costs.checks[boundary - 1].observe(len(sequences), seconds)
         return result
 
-    def top(self, call: Callable[[], T], rows: int) -> T:
-        """Choose at the top."""
+    def top(self, call: Callable[[], T], rows: int, verifying: int) -> T:
+        """Choose at the top; `verifying` of the rows check drafts."""
         result, seconds = self._timed(call)
         self.time.top += seconds
+        self.accounts["verify"].spent += seconds * verifying / max(rows, 1)
         if self.switching and rows:
             self.costs.checks[-1].observe(rows, seconds)
         return result

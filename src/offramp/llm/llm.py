@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast, overload
 
@@ -192,7 +193,7 @@ class LLM:
         return self._session.stream(self._encode_chat(messages), sampling or SamplingParams(), exit)
 
     def inspect(self) -> dict[str, Any]:
-        """Segments, exits and measured costs (seconds for a call with 1 and with 8 rows), as plain values."""
+        """Segments, exits, measured costs (seconds for a call with 1 and with 8 rows), and the time spent so far."""
         shape, costs = self.engine.executor.shape, self.engine.costs
         layers = shape.layers_at
         return {
@@ -211,6 +212,7 @@ class LLM:
                 for k, line in enumerate(costs.checks, start=1)
             ],
             "fills": [{"from": layers[k], **_prices(line.price)} for k, line in enumerate(costs.passes, start=1)],
+            "seconds_spent": asdict(self.engine.meter.time),
         }
 
     def close(self) -> None:
