@@ -89,6 +89,18 @@ def test_a_fork_shares_the_partial_block_until_somebody_writes() -> None:
     pool.check([parent, child])
 
 
+def test_a_partial_block_that_a_sibling_filled_and_left_is_forgotten_before_it_is_written() -> None:
+    pool = BlockPool(8, 4)
+    parent = filled_lease(pool, TOKENS[:6])
+    child = parent.fork(6)
+    parent.grow(8, 8)
+    parent.register(TOKENS[:8], 8)
+    parent.close()
+    assert child.grow(7, 6) == []
+    assert pool.find([*TOKENS[:8], 0], 8) == pool.find([*TOKENS[:4], 0], 4) != []
+    pool.check([child])
+
+
 def test_blocks_freed_together_count_shared_ones_once_all_holders_go() -> None:
     pool = BlockPool(8, 4)
     parent = filled_lease(pool, TOKENS[:6])

@@ -64,6 +64,25 @@ def test_any_legal_schedule_gives_the_same_outputs(workload: Workload, seed: int
     check_any_schedule(workload, seed)
 
 
+def test_a_sibling_left_alone_with_a_cached_block_does_not_write_into_it() -> None:
+    """Found by the test below: the sibling that filled and registered the shared block ended first."""
+
+    def arrival(prompt: list[int], exit: ExitParams, max_tokens: int, n: int = 1) -> Arrival:
+        return Arrival(prompt, SamplingParams(max_tokens=max_tokens, seed=0, n=n), exit, 0, (None,) * n, 0)
+
+    fill = ExitParams(threshold=0.0, max_draft=1, recompute_cap=1)
+    arrivals = [
+        arrival([1], ExitParams(threshold=0.0, kv="verify", max_draft=1, recompute_cap=1), 8),
+        arrival([1], fill, 1),
+        arrival([1, 1, 1], fill, 1),
+        arrival([1, 1, 1, 1], ExitParams(threshold=0.0, min_layer=4, kv="recompute", recompute_cap=2), 7, n=3),
+        arrival([1], fill, 1),
+    ]
+    config = EngineConfig(batching="compact", max_num_seqs=3, max_num_batched_tokens=3, profitability=False)
+    for seed in range(40):
+        check_any_schedule(Workload(arrivals, config, block_size=3, spare_blocks=0, max_model_len=64), seed)
+
+
 @pytest.mark.full
 @FULL
 @given(workloads(MODEL, max_requests=5), st.integers(0, 1000))

@@ -89,9 +89,10 @@ class BlockPool:
     def register(self, block: int, before: int, tokens: tuple[int, ...]) -> int:
         """Make a full, exact block findable; returns its identity.
 
-        Where the same content is cached already, that block stays the cached one and this one stays private.
+        Where the same content is cached already, that block stays the cached one and this one stays private; a block
+        that is cached already keeps its identity.
         """
-        key = (before, tokens)
+        key = self._key_of.get(block, (before, tokens))
         hit = self._cached.get(key)
         if hit is not None:
             return hit[1]
@@ -99,6 +100,12 @@ class BlockPool:
         self._cached[key] = (block, self._last_identity)
         self._key_of[block] = key
         return self._last_identity
+
+    def forget(self, block: int) -> None:
+        """Its content is about to change: the block cannot be found any more."""
+        key = self._key_of.pop(block, None)
+        if key is not None:
+            del self._cached[key]
 
     def cached_blocks(self) -> dict[int, BlockKey]:
         """Block number -> key of everything findable."""
@@ -136,9 +143,14 @@ class Lease:
         return more + (self._shared_tail(writes_from) is not None)
 
     def grow(self, num_tokens: int, writes_from: int) -> list[tuple[int, int]]:
-        """Cover `num_tokens`; returns the copy, (source, target), of a shared block about to be written."""
+        """Cover `num_tokens`; returns the copy, (source, target), of a shared block about to be written.
+
+        A block that a sibling filled, registered and left behind is this lease's alone again: it is forgotten instead.
+        """
         copies = []
         tail = self._shared_tail(writes_from)
+        if tail is None and writes_from // self._pool.block_size < len(self.blocks):
+            self._pool.forget(self.blocks[writes_from // self._pool.block_size])
         if tail is not None:
             source = self.blocks[tail]
             self.blocks[tail] = self._pool.take()
