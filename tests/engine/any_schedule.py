@@ -24,12 +24,7 @@ def run_any_schedule(
         engine.submit(arrival.request())
     with noted(outcome.plans):
         while engine.has_work:
-            plan = any_plan(engine, len(outcome.plans), random)
-            result = engine.carry_out(plan)
-            outcome.plans.append(plan)
-            for event in result.events:
-                outcome.events.setdefault(event.sequence, []).append(event)
-            outcome.reasons |= {ended.sequence: ended.reason for ended in result.finished}
+            outcome.take(engine.carry_out(any_plan(engine, len(outcome.plans), random)))
             engine.check_integrity()
             if inspect:
                 inspect(engine)

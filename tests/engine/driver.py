@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from hypothesis import currently_in_test_context, note
 
 from offramp.engine.engine import Engine
-from offramp.engine.plan import Admission, Advance, Plan
+from offramp.engine.plan import Admission, Advance, Plan, StepResult
 from offramp.engine.request import TokenEvent
 from offramp.types.executor import Executor
 from tests.engine.workloads import Workload
@@ -26,6 +26,13 @@ class Outcome:
     events: dict[int, list[TokenEvent]] = field(default_factory=dict)
     reasons: dict[int, str] = field(default_factory=dict)
     plans: list[Plan] = field(default_factory=list)
+
+    def take(self, result: StepResult) -> None:
+        """Note what a step did."""
+        self.plans.append(result.plan)
+        for event in result.events:
+            self.events.setdefault(event.sequence, []).append(event)
+        self.reasons |= {ended.sequence: ended.reason for ended in result.finished}
 
     def tokens(self, number: int) -> list[int]:
         return [event.token for event in self.events.get(number, [])]
@@ -64,11 +71,7 @@ def run_workload(executor: Executor, workload: Workload, inspect: Callable[[Engi
                 engine.abort(number)
                 outcome.reasons.setdefault(number, "abort")
             if engine.has_work:
-                result = engine.step()
-                outcome.plans.append(result.plan)
-                for event in result.events:
-                    outcome.events.setdefault(event.sequence, []).append(event)
-                outcome.reasons |= {ended.sequence: ended.reason for ended in result.finished}
+                outcome.take(engine.step())
             engine.check_integrity()
             if inspect:
                 inspect(engine)

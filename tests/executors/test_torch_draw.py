@@ -13,19 +13,23 @@ from offramp.executors.torch.draw import candidates
 from offramp.exits.pack import ExitSpec
 from offramp.types.executor import ScoreRow
 from offramp.types.sampling import SamplingParams
-from tests.executors.toys import VOCAB, Toy, make_pack, make_toy, raw_logits, score_hidden, softmax
-
-REDUCED = tuple(range(0, VOCAB, 2))
-OUTSIDE = tuple(range(1, VOCAB, 2))
+from tests.executors.toys import (
+    OUTSIDE,
+    REDUCED,
+    VOCAB,
+    Toy,
+    make_pack,
+    make_toy,
+    raw_logits,
+    score_hidden,
+    softmax,
+    states,
+)
 
 
 @pytest.fixture(scope="module")
 def toy() -> Toy:
     return make_toy()
-
-
-def states(toy: Toy, rows: int = 1) -> torch.Tensor:
-    return torch.tensor(np.random.default_rng(3).normal(0, 1, (rows, toy.spec.hidden_size)))
 
 
 def reference(logits: np.ndarray, sampling: SamplingParams) -> np.ndarray:

@@ -13,21 +13,26 @@ from offramp.executors.torch import TorchExecutor
 from offramp.exits.pack import ExitSpec
 from offramp.types.executor import Feature, ScoreRow
 from offramp.types.sampling import SamplingParams
-from tests.executors.toys import VOCAB, Toy, make_pack, make_toy, raw_logits, score_hidden, softmax
+from tests.executors.toys import (
+    OUTSIDE,
+    REDUCED,
+    VOCAB,
+    Toy,
+    make_pack,
+    make_toy,
+    raw_logits,
+    score_hidden,
+    softmax,
+    states,
+)
 
 TOKEN_FEATURES: frozenset[Feature] = frozenset({"max_prob", "margin", "entropy"})
 SILENT = {"max_prob": 0.0, "margin": 0.0, "entropy": 1.0}
-REDUCED = tuple(range(0, VOCAB, 2))
-OUTSIDE = tuple(range(1, VOCAB, 2))
 
 
 @pytest.fixture(scope="module")
 def toy() -> Toy:
     return make_toy()
-
-
-def states(toy: Toy, rows: int = 1) -> torch.Tensor:
-    return torch.tensor(np.random.default_rng(3).normal(0, 1, (rows, toy.spec.hidden_size)))
 
 
 def test_greedy_takes_the_lowest_id_on_ties(toy: Toy) -> None:

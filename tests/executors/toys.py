@@ -22,6 +22,8 @@ from offramp.types.executor import Feature, Scored, ScoreRow, SeqRows
 from offramp.types.sampling import SamplingParams
 
 VOCAB = 97
+REDUCED = tuple(range(0, VOCAB, 2))
+OUTSIDE = tuple(range(1, VOCAB, 2))
 SIZES = {
     "vocab_size": VOCAB,
     "hidden_size": 32,
@@ -228,3 +230,8 @@ def raw_logits(toy: Toy, hidden: Tensor) -> np.ndarray:
 def softmax(logits: np.ndarray) -> np.ndarray:
     e = np.exp(logits - logits.max(-1, keepdims=True))
     return np.asarray(e / e.sum(-1, keepdims=True))
+
+
+def states(toy: Toy, rows: int = 1) -> Tensor:
+    """Hidden states [rows, hidden_size], the same every time."""
+    return torch.tensor(np.random.default_rng(3).normal(0, 1, (rows, toy.spec.hidden_size)))

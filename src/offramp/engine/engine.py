@@ -119,7 +119,7 @@ class Engine:
         self._admit(admit)
         segment, advances, preempt = self.scheduler.select()
         moving = [self.sequences[a.sequence] for a in advances]
-        drafting = [s.number for s in moving if s.verifies and s.exits_on]
+        drafting = [s.number for s in moving if s.drafts]
         verify_off = () if self.meter.verify_pays() else tuple(drafting)
         abort, self._aborted = tuple(self._aborted), []
         return self._carry_out(Plan(self._num_steps, segment, advances, abort, admit, preempt, verify_off))
