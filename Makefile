@@ -6,26 +6,31 @@ PIP_ARGS ?=
 BIN := $(VENV)/bin
 PIP := $(BIN)/python -m pip
 DEMO ?= generate "Explain gravity to a child." --exits 24,27 --threshold 0.97 --kv fill --max-tokens 64
+CORE := CMakeLists.txt $(shell find csrc -type f)
+CXX_FILES := $(filter %.h %.cpp %.inl,$(CORE))
+JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install check fix test test-full demo reference clean
+.PHONY: help venv install check fix test test-full test-core demo reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 venv: $(VENV)/.venv.stamp  ## make the virtual environment
 
-install: $(VENV)/.test.stamp  ## install offramp with everything its checks and tests need
+install: $(VENV)/.test.stamp  ## build and install offramp with everything its checks and tests need
 
 check: install  ## formatting, lint, types, import contracts
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
+	$(BIN)/clang-format --dry-run -Werror $(CXX_FILES)
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
 fix: install  ## format, and fix what lint can fix
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	$(BIN)/clang-format -i $(CXX_FILES)
 
 test: install  ## the tests
 	$(BIN)/python -m pytest
@@ -33,7 +38,12 @@ test: install  ## the tests
 test-full: install  ## the tests with their long products
 	$(BIN)/python -m pytest -m "full or not full"
 
-demo: $(VENV)/.torch.stamp  ## fetch the default model and generate with exits on
+test-core: install  ## the C++ core's own tests as it is shipped: optimised, warnings are errors
+	$(BIN)/cmake -S . -B build/core -DOFFRAMP_TESTS=ON -DOFFRAMP_PYTHON=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
+	$(BIN)/cmake --build build/core --parallel $(JOBS)
+	$(BIN)/ctest --test-dir build/core --output-on-failure
+
+demo: $(VENV)/.base.stamp  ## fetch the default model and generate with exits on
 	$(BIN)/offramp $(DEMO)
 
 reference: install  ## regenerate the committed reference outputs
@@ -50,10 +60,11 @@ $(VENV)/.venv.stamp:
 	$(PYTHON) -m venv $(VENV)
 	touch $@
 
-$(VENV)/.torch.stamp: $(VENV)/.venv.stamp pyproject.toml constraints.txt
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.[torch]'
+# What a user gets. Python sources are used where they lie; the core is built again when it has changed.
+$(VENV)/.base.stamp: $(VENV)/.venv.stamp pyproject.toml constraints.txt $(CORE)
+	$(PIP) install $(PIP_ARGS) -c constraints.txt -e .
 	touch $@
 
-$(VENV)/.test.stamp: $(VENV)/.torch.stamp examples/plugin-criterion/pyproject.toml
-	$(PIP) install $(PIP_ARGS) -c constraints.txt -e '.[torch,test,dev]' -e examples/plugin-criterion
+$(VENV)/.test.stamp: $(VENV)/.base.stamp examples/plugin-criterion/pyproject.toml
+	$(PIP) install $(PIP_ARGS) -c constraints.txt 'offramp[test,dev]' -e examples/plugin-criterion
 	touch $@

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 import offramp
+from tests.models.toys import save_model
 
 HEAVY = ("torch", "numpy", "transformers", "tokenizers", "rich")
 
@@ -40,3 +42,12 @@ def test_importing_offramp_imports_nothing_heavy() -> None:
 
 def test_the_llm_class_does_not_import_torch() -> None:
     assert "torch" not in loaded_after("from offramp import LLM")
+
+
+def test_generating_on_the_native_executor_imports_neither_torch_nor_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / "cache"))
+    save_model(tmp_path)
+    code = f"from offramp import LLM\nwith LLM({str(tmp_path)!r}, exits=[1]) as llm: llm.generate('abc')"
+    assert {"torch", "transformers"}.isdisjoint(loaded_after(code))

@@ -97,6 +97,12 @@ def test_flags_left_out_leave_the_defaults(llm: FakeLLM) -> None:
     assert set(llm.made_with) == {"model", "progress", "trace"}
 
 
+def test_executor_flags(llm: FakeLLM) -> None:
+    main(["generate", "Why?", "--executor", "native", "--dtype", "int4", "--kv-dtype", "float32"])
+    made = {name: llm.made_with[name] for name in ("executor", "dtype", "kv_dtype")}
+    assert made == {"executor": "native", "dtype": "int4", "kv_dtype": "float32"}
+
+
 def test_sampling_flags(llm: FakeLLM) -> None:
     flags = "--temperature 0.7 --top-k 5 --stop END --stop . --stop-token-id 3 --logit-bias 4=-1.5 --ignore-eos"
     main(["generate", "Why?", "--max-tokens", "none", *flags.split()])

@@ -124,5 +124,7 @@ def test_a_reader_that_goes_away_is_no_traceback() -> None:
 def test_doctor_tells_versions_and_criteria(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["doctor", "--json"]) == 0
     facts = json.loads(capsys.readouterr().out)
-    assert facts["packages"]["torch"] and "max_prob" in facts["criteria"]
-    assert facts["memory_gb_per_s"] > 0 and facts["problems"] == []
+    assert facts["packages"]["numpy"] and "max_prob" in facts["criteria"]
+    assert facts["isa"] in facts["isas"] and facts["isas"][-1] == "portable" and facts["threads"] >= 1
+    assert min(facts["memory_gb_per_s"], facts["float32_gflop_per_s"], facts["int8_gop_per_s"]) > 0
+    assert facts["problems"] == []

@@ -42,9 +42,9 @@ def any_plan(engine: Engine, number: int, random: Random) -> Plan:
         return Plan(number, 0, preempt=(random.choice(running).number,))
     drafting = [s.number for s in running if s.drafts]
     verify_off = (random.choice(drafting),) if drafting and random.random() < 0.01 else ()
-    segments = [due if (due := s.next_segment()) is not None else s.top - 1 for s in running]
+    segments = [s.next_rows(1)[0] for s in running]
     segment = random.choice(segments)
     movers = [s for s, due in zip(running, segments, strict=True) if due == segment]
     movers = random.sample(movers, random.randint(1, len(movers)))
-    advances = [Advance(s.number, s.rows(segment, random.randint(1, 8)).stop) for s in movers]
+    advances = [Advance(s.number, s.next_rows(random.randint(1, 8))[2]) for s in movers]
     return Plan(number, segment, tuple(advances), verify_off=verify_off)

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 
 from hypothesis import currently_in_test_context, note
 
+from offramp.config import EngineConfig
 from offramp.engine.engine import Engine
 from offramp.engine.plan import Admission, Advance, Plan, StepResult
 from offramp.engine.request import TokenEvent
@@ -124,6 +125,24 @@ def expectations(model: Model, workload: Workload) -> list[Expected]:
                 tokens, layers, reason = tokens[: stops[0] + 1], layers[: stops[0] + 1], "stop"
             drafts = arrival.exit is not None and arrival.exit.kv == "verify"
             expected.append(Expected(tokens, None if drafts else layers, reason))
+    return expected
+
+
+def alone_on(executor: Executor, workload: Workload) -> list[Expected]:
+    """What an executor itself gives for each output alone, with nothing scarce, by sequence number."""
+    config = EngineConfig(prefix_caching=False, profitability=False)
+    expected = []
+    for arrival in workload.arrivals:
+        assert arrival.sampling.seed is not None
+        for i in range(arrival.sampling.n):
+            sampling = replace(arrival.sampling, seed=arrival.sampling.seed + i, n=1)
+            engine, outcome = Engine(executor, config), Outcome()
+            engine.submit(replace(arrival, sampling=sampling).request())
+            while engine.has_work:
+                outcome.take(engine.step())
+            drafts = arrival.exit is not None and arrival.exit.kv == "verify"
+            layers = None if drafts else outcome.exit_layers(0)
+            expected.append(Expected(outcome.tokens(0), layers, outcome.reasons[0]))
     return expected
 
 

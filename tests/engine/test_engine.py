@@ -14,6 +14,8 @@ from offramp.types.executor import Executor, Scored, ScoreRow
 from offramp.types.exits import ExitParams
 from tests.engine.toy_engine import EXITS, WEIGHTS, Run, make_engine, request
 
+pytestmark = pytest.mark.usefixtures("each_executor")
+
 FILL = ExitParams(threshold=0.35)
 VERIFY = ExitParams(threshold=0.3, kv="verify", max_draft=3)
 RECOMPUTE = ExitParams(threshold=0.35, kv="recompute", recompute_cap=3)

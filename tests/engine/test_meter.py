@@ -29,6 +29,7 @@ def test_after_going_off_the_sixteenth_request_begins_a_trial_for_everybody() ->
     assert not account.admit()
 
 
+@pytest.mark.usefixtures("each_executor")
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 def test_a_trial_lets_exits_work_again(kv: KVPolicy) -> None:
     engine = make_engine(profitability=True, max_num_seqs=1)

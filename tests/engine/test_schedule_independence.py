@@ -1,10 +1,12 @@
 """A request's tokens and exit layers are the oracle's, whatever else is in the batch, and whatever the chunking, the
-block size, the prefix cache, preemption and the batching policy: on the torch executor in float64."""
+block size, the prefix cache, preemption and the batching policy: on the torch executor in float64. The native executor,
+in float32 and in int8, is its own oracle: everything is exactly what it gives for the request alone."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import cache
 
 import pytest
 import torch
@@ -13,12 +15,13 @@ from hypothesis import HealthCheck, given, settings
 from offramp.config import Batching, EngineConfig
 from offramp.engine.accounting import report
 from offramp.engine.engine import Engine
-from offramp.executors.torch import TorchExecutor
+from offramp.types.executor import Executor
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
-from tests.engine.driver import Outcome, check_outcome, expectations, replay_plans, run_workload
+from tests.engine.driver import Outcome, alone_on, check_outcome, expectations, replay_plans, run_workload
 from tests.engine.paged import PagedExecutor
 from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
+from tests.executors.kinds import KINDS, make_executor
 from tests.oracle.generate import generate
 from tests.oracle.hash_model import HashModel
 from tests.oracle.lockstep import Asked, lockstep
@@ -41,15 +44,18 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def torch_executor(workload: Workload) -> TorchExecutor:
-    return TorchExecutor(
-        SPEC,
-        DictSource(WEIGHTS),
-        PACK,
-        block_size=workload.block_size,
-        num_blocks=workload.num_blocks,
-        dtype="float64",
-    )
+def executor_of(kind: str, *, block_size: int, num_blocks: int) -> Executor:
+    return make_executor(kind, SPEC, DictSource(WEIGHTS), PACK, block_size=block_size, num_blocks=num_blocks)
+
+
+def toy_executor(workload: Workload, kind: str = "torch") -> Executor:
+    return executor_of(kind, block_size=workload.block_size, num_blocks=workload.num_blocks)
+
+
+@cache
+def roomy_executor(kind: str) -> Executor:
+    """One that holds a request of any length in one block."""
+    return executor_of(kind, block_size=SPEC.max_model_len, num_blocks=4)
 
 
 def paged_executor(model: Model, workload: Workload) -> PagedExecutor:
@@ -67,27 +73,46 @@ def check_lockstep(model: Model, workload: Workload, outcome: Outcome) -> None:
 @QUICK
 @given(workloads(MODEL, max_requests=6))
 def test_every_output_is_that_of_its_request_alone(workload: Workload) -> None:
-    check_outcome(run_workload(torch_executor(workload), workload), expectations(MODEL, workload))
+    check_outcome(run_workload(toy_executor(workload), workload), expectations(MODEL, workload))
+
+
+@pytest.mark.parametrize("kind", ["native", "native-int8"])
+@settings(QUICK, max_examples=40)
+@given(workloads(MODEL, max_requests=6))
+def test_on_the_native_executor_nothing_depends_on_the_schedule_in_any_bit(kind: str, workload: Workload) -> None:
+    outcome = run_workload(toy_executor(workload, kind), workload)
+    check_outcome(outcome, alone_on(roomy_executor(kind), workload))
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("kind", ["native", "native-int8"])
+@FULL
+@given(workloads(MODEL))
+def test_on_the_native_executor_nothing_depends_on_the_schedule_in_many_more_workloads(
+    kind: str, workload: Workload
+) -> None:
+    outcome = run_workload(toy_executor(workload, kind), workload)
+    check_outcome(outcome, alone_on(roomy_executor(kind), workload))
 
 
 @pytest.mark.full
 @FULL
 @given(workloads(MODEL))
 def test_every_output_is_that_of_its_request_alone_in_many_more_workloads(workload: Workload) -> None:
-    check_outcome(run_workload(torch_executor(workload), workload), expectations(MODEL, workload))
+    check_outcome(run_workload(toy_executor(workload), workload), expectations(MODEL, workload))
 
 
 @settings(QUICK, max_examples=30)
 @given(fixed_batches(MODEL))
 def test_lockstep_is_the_papers_iteration(workload: Workload) -> None:
-    check_lockstep(MODEL, workload, run_workload(torch_executor(workload), workload))
+    check_lockstep(MODEL, workload, run_workload(toy_executor(workload), workload))
 
 
 @pytest.mark.full
 @FULL
 @given(fixed_batches(MODEL))
 def test_lockstep_is_the_papers_iteration_in_many_more_batches(workload: Workload) -> None:
-    check_lockstep(MODEL, workload, run_workload(torch_executor(workload), workload))
+    check_lockstep(MODEL, workload, run_workload(toy_executor(workload), workload))
 
 
 @settings(QUICK, max_examples=100)
@@ -104,18 +129,20 @@ def small_workload(exits: Sequence[ExitParams | None], batching: Batching = "dep
     return Workload(arrivals, config, block_size=2, spare_blocks=6, max_model_len=SPEC.max_model_len)
 
 
+@pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("batching", ["compact", "depth"])
-def test_under_verify_sampled_tokens_are_those_of_exits_off(batching: Batching) -> None:
+def test_under_verify_sampled_tokens_are_those_of_exits_off(batching: Batching, kind: str) -> None:
     verify = ExitParams("max_prob", 0.2, kv="verify", max_draft=3)
     on, off = small_workload([verify] * 4, batching), small_workload([None] * 4, batching)
-    drafted, plain = (run_workload(torch_executor(w), w) for w in (on, off))
+    drafted, plain = (run_workload(toy_executor(w, kind), w) for w in (on, off))
     assert [drafted.tokens(i) for i in range(4)] == [plain.tokens(i) for i in range(4)]
     assert {layer for i in range(4) for layer in drafted.exit_layers(i)} > {SPEC.num_layers}
 
 
-def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing() -> None:
+@pytest.mark.parametrize("kind", ["torch", "native"])
+def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing(kind: str) -> None:
     workload = small_workload([ExitParams("max_prob", 0.2), ExitParams("max_prob", 0.2, kv="recompute"), None, None])
-    outcome = run_workload(torch_executor(workload), workload)
+    outcome = run_workload(toy_executor(workload, kind), workload)
     assert any(plan.preempt for plan in outcome.plans)
     check_outcome(outcome, expectations(MODEL, workload))
 
@@ -136,27 +163,29 @@ def test_a_failing_run_prints_its_plans(capsys: pytest.CaptureFixture[str]) -> N
         assert len(engine.sequences[0].tokens) < 7, "made to fail"
 
     with pytest.raises(AssertionError, match="made to fail"):
-        run_workload(torch_executor(workload), workload, fail_late)
+        run_workload(toy_executor(workload), workload, fail_late)
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Plan(")]
-    again = replay_plans(torch_executor(workload), workload, printed)
-    whole = run_workload(torch_executor(workload), workload)
+    again = replay_plans(toy_executor(workload), workload, printed)
+    whole = run_workload(toy_executor(workload), workload)
     assert len(again.events[0]) == 3
     assert all(events == whole.events[n][: len(events)] for n, events in again.events.items())
 
 
+@pytest.mark.parametrize("kind", ["torch", "native"])
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 @pytest.mark.parametrize("criterion", ["max_prob", "margin", "entropy", "saturation", "classifier", "patience"])
-def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(criterion: str, kv: str) -> None:
+def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(criterion: str, kv: str, kind: str) -> None:
     exit = ExitParams.from_dict({"criterion": criterion, "threshold": 0.3, "kv": kv, "max_draft": 3})
     sampling = SamplingParams(max_tokens=20, ignore_eos=True, seed=1, temperature=0.5)
     alone = generate(MODEL, [7, 3, 9], sampling, exit)
     workload = Workload([Arrival([7, 3, 9], sampling, exit)], small_workload([None]).config, 4, 0, SPEC.max_model_len)
     seen: list[Engine] = []
-    outcome = run_workload(torch_executor(workload), workload, seen.append)
+    outcome = run_workload(toy_executor(workload, kind), workload, seen.append)
     told = report(seen[-1].sequences[0])
     assert outcome.exit_layers(0) == alone.exit_layers
     confidences = [event.confidence for event in outcome.events[0]]
-    assert confidences == [None if c is None else pytest.approx(c) for c in alone.confidences]
+    tolerance = 1e-9 if kind == "torch" else 1e-5
+    assert confidences == [None if c is None else pytest.approx(c, abs=tolerance) for c in alone.confidences]
     assert list(told.layers_run) == alone.layers_run
     assert list(told.layers_filled) == alone.layers_filled
     assert (told.drafts_proposed, told.drafts_accepted) == (alone.drafts_proposed, alone.drafts_accepted)

@@ -1,4 +1,5 @@
-"""`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled.
+"""`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled; on the torch
+executor in float64 and on the native one as users have it, in int8.
 
 Prefix caching, preemption and chunked prefill are forced on: prompts share a prefix, the store holds little more than
 the longest request, and a step takes one row per sequence.
@@ -14,7 +15,7 @@ import pytest
 from offramp.engine.accounting import report
 from offramp.engine.request import Request
 from offramp.types.exits import ExitParams
-from tests.engine.toy_engine import SPEC, Run, make_engine, request
+from tests.engine.toy_engine import SPEC, Chosen, Run, make_engine, request
 
 LAYERS = range(1, SPEC.num_layers)
 CHOICES: list[dict[int, float]] = [*({layer: 0.3} for layer in LAYERS), {2: 0.5, 4: 0.4, 6: 0.3}, {2: 0.0}]
@@ -40,8 +41,13 @@ def make_request(i: int, temperature: float, exit: ExitParams | None) -> Request
     )
 
 
+@pytest.fixture(autouse=True, params=["torch", "native-int8"])
+def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Chosen, "kind", request.param)
+
+
 @cache
-def exits_off(i: int, temperature: float) -> list[int]:
+def exits_off(kind: str, i: int, temperature: float) -> list[int]:
     """The tokens of a request alone, at full depth, with nothing forced."""
     return Run(make_engine(), [make_request(i, temperature, None)]).tokens()
 
@@ -58,7 +64,7 @@ def check(choice: int, max_draft: int, batch: int, temperature: float) -> tuple[
     )
     run = Run(engine, [make_request(i, temperature, exit) for i in range(batch)])
     for (number,) in run.numbers:
-        assert run.tokens(number) == exits_off(number, temperature)
+        assert run.tokens(number) == exits_off(Chosen.kind, number, temperature)
     told = [report(engine.sequences[n]) for n in range(batch)]
     cached = sum(t.cached_prompt_tokens for t in told)
     return sum(t.drafts_accepted for t in told), sum(len(p.preempt) for p in run.plans), cached

@@ -9,15 +9,21 @@ from offramp.config import EngineConfig
 from offramp.engine.engine import Engine
 from offramp.engine.plan import Plan
 from offramp.engine.request import Request, TokenEvent
-from offramp.executors.torch import TorchExecutor
 from offramp.exits.pack import ExitPack, static_exits
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
+from tests.executors.kinds import make_executor
 from tests.toy import DictSource, Weights, toy_spec, toy_weights
 
 SPEC = toy_spec(8)
 WEIGHTS = toy_weights(SPEC, 0)
 EXITS = (2, 4, 6)
+
+
+class Chosen:
+    """The executors that `make_engine` takes; tests marked with the fixture `each_executor` run on all of them."""
+
+    kind = "torch"
 
 
 def make_engine(
@@ -28,11 +34,9 @@ def make_engine(
     weights: Weights = WEIGHTS,
     **config: Any,
 ) -> Engine:
-    """An engine with exits after layers 2, 4 and 6 of 8, in float64; measured time has no say unless asked for."""
+    """An engine with exits after layers 2, 4 and 6 of 8; measured time has no say unless asked for."""
     pack = exits if isinstance(exits, ExitPack) else static_exits(list(exits), SPEC.num_layers)
-    executor = TorchExecutor(
-        SPEC, DictSource(weights), pack, block_size=block_size, num_blocks=num_blocks, dtype="float64"
-    )
+    executor = make_executor(Chosen.kind, SPEC, DictSource(weights), pack, block_size=block_size, num_blocks=num_blocks)
     return Engine(executor, EngineConfig(**{"profitability": False, **config}))
 
 

@@ -1,4 +1,4 @@
-"""Toy models: a Transformers model of a tiny configuration, and our executor over the same weights."""
+"""Toy models: a Transformers model of a tiny configuration, and our executors over the same weights."""
 
 from __future__ import annotations
 
@@ -9,17 +9,18 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pytest
 import torch
 import transformers
 from torch import Tensor, nn
 
-from offramp.executors.torch import TorchExecutor
 from offramp.exits.pack import ExitPack, ExitSpec, static_exits
 from offramp.models.from_hf import spec_from_hf
 from offramp.models.rope import inverse_frequencies
 from offramp.models.spec import ModelSpec
-from offramp.types.executor import Feature, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Executor, Feature, Scored, ScoreRow, SeqRows
 from offramp.types.sampling import SamplingParams
+from tests.executors.kinds import make_executor, write_hidden
 
 VOCAB = 97
 REDUCED = tuple(range(0, VOCAB, 2))
@@ -62,16 +63,28 @@ class ArraySource:
 
 @dataclass(frozen=True)
 class Toy:
-    """A Transformers model with random weights, norms and biases included, and what we read off it."""
+    """A Transformers model with random weights, norms and biases included, and what we read off it.
+
+    `kind` is that of the executors it gives (`tests.executors.kinds`).
+    """
 
     model: Any
     spec: ModelSpec
     source: ArraySource
+    kind: str = "torch"
 
-    def executor(self, exits: Sequence[int] | ExitPack = (1, 2), **options: Any) -> TorchExecutor:
+    def executor(self, exits: Sequence[int] | ExitPack = (1, 2), **options: Any) -> Executor:
         pack = exits if isinstance(exits, ExitPack) else static_exits(exits, self.spec.num_layers)
-        defaults: dict[str, Any] = {"block_size": 4, "num_blocks": 48, "dtype": "float64"}
-        return TorchExecutor(self.spec, self.source, pack, **{**defaults, **options})
+        defaults: dict[str, Any] = {"block_size": 4, "num_blocks": 48}
+        return make_executor(self.kind, self.spec, self.source, pack, **{**defaults, **options})
+
+    def tolerance(self, exact: float) -> float:
+        """How far log-probabilities and features may be off: `exact` in float64, 1e-4 in float32."""
+        return exact if self.kind == "torch" else 1e-4
+
+    def approx(self, value: Any) -> Any:
+        """Equal but for rounding."""
+        return pytest.approx(value) if self.kind == "torch" else pytest.approx(value, abs=1e-5)
 
     def log_probs(self, tokens: Sequence[int], layer: int) -> Tensor:
         """Transformers' log-probabilities [tokens, vocab] from the hidden states after `layer` layers."""
@@ -82,9 +95,9 @@ class Toy:
             return torch.log_softmax(self.model.lm_head(normed)[0], -1)
 
 
-def make_toy(family: str = "llama", dtype: torch.dtype = torch.float64, **overrides: Any) -> Toy:
-    kind, own = FAMILIES[family]
-    config = kind(**{**SIZES, **own, **overrides})
+def make_toy(family: str = "llama", dtype: torch.dtype = torch.float64, kind: str = "torch", **overrides: Any) -> Toy:
+    config_type, own = FAMILIES[family]
+    config = config_type(**{**SIZES, **own, **overrides})
     torch.manual_seed(0)
     model: Any = transformers.AutoModelForCausalLM.from_config(config)
     model.eval().to(dtype)
@@ -96,7 +109,7 @@ def make_toy(family: str = "llama", dtype: torch.dtype = torch.float64, **overri
     arrays = {name: tensor.numpy().copy() for name, tensor in model.state_dict().items()}
     if config.tie_word_embeddings:
         del arrays["lm_head.weight"]
-    return Toy(model, spec, ArraySource(arrays))
+    return Toy(model, spec, ArraySource(arrays), kind)
 
 
 def compute_in_float64(model: nn.Module, spec: ModelSpec) -> None:
@@ -126,7 +139,7 @@ def block_tables(lengths: Sequence[int], block_size: int, num_blocks: int, seed:
     return [[free.pop() for _ in range(-(-n // block_size))] for n in lengths]
 
 
-def run_all(executor: TorchExecutor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]]) -> None:
+def run_all(executor: Executor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]]) -> None:
     """Run every token of `prompts` to the top, all segments at once."""
     for segment in range(executor.shape.num_segments):
         rows = [SeqRows(range(len(p)), p, table) for p, table in zip(prompts, tables, strict=True)]
@@ -134,7 +147,7 @@ def run_all(executor: TorchExecutor, prompts: Sequence[Sequence[int]], tables: S
 
 
 def run_in_random_chunks(
-    executor: TorchExecutor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]], seed: int
+    executor: Executor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]], seed: int
 ) -> None:
     """Run every token of `prompts` to the top, advancing random segments of random sequences by random chunks."""
     pick = random.Random(seed)
@@ -153,7 +166,7 @@ def run_in_random_chunks(
 
 
 def every_log_prob(
-    executor: TorchExecutor, boundary: int, length: int, table: Sequence[int], sampling: SamplingParams | None = None
+    executor: Executor, boundary: int, length: int, table: Sequence[int], sampling: SamplingParams | None = None
 ) -> Tensor:
     """Our log-probabilities [length, vocab] at a boundary, by the public way: as many logprobs as there are tokens."""
     sampling = sampling or SamplingParams(logprobs=VOCAB)
@@ -200,7 +213,7 @@ def make_pack(toy: Toy, spec: ExitSpec, vocabulary: Sequence[int] | None = None,
 
 
 def score_hidden(
-    executor: TorchExecutor,
+    executor: Executor,
     boundary: int,
     hidden: Tensor,
     sampling: SamplingParams | None = None,
@@ -210,8 +223,7 @@ def score_hidden(
     **row: Any,
 ) -> list[Scored]:
     """Score hidden states [rows, hidden_size] as if segments had written them at positions 0, 1, ..."""
-    with torch.inference_mode():
-        executor._store.write_boundary(boundary, torch.arange(len(hidden)), hidden)
+    write_hidden(executor, boundary, range(len(hidden)), hidden.numpy())
     table = range(-(-len(hidden) // executor.shape.block_size))
     sampling = sampling or SamplingParams()
     rows = [ScoreRow(p, table, sampling, **{"seed": 0, **row}) for p in range(len(hidden))]

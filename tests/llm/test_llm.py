@@ -28,9 +28,20 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Packed weights of models that are gone tomorrow do not belong in anybody's cache."""
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+
+
+@pytest.fixture(params=["torch", "native"])
+def options(request: pytest.FixtureRequest) -> dict[str, Any]:
+    return {"exits": [1, 2], "executor": request.param, "dtype": "float64" if request.param == "torch" else "auto"}
+
+
 @pytest.fixture
-def llm(folder: Path) -> Iterator[LLM]:
-    with LLM(str(folder), exits=[1, 2], dtype="float64", profitability=False) as llm:
+def llm(folder: Path, options: dict[str, Any]) -> Iterator[LLM]:
+    with LLM(str(folder), profitability=False, **options) as llm:
         yield llm
 
 
@@ -92,8 +103,8 @@ def test_a_stream_that_is_never_read_leaves_nothing_behind(llm: LLM) -> None:
     assert not llm.engine.has_work and not llm.engine.sequences
 
 
-def test_a_closed_llm_ends_its_streams_and_refuses_more(folder: Path) -> None:
-    llm = LLM(str(folder), exits=[1, 2])
+def test_a_closed_llm_ends_its_streams_and_refuses_more(folder: Path, options: dict[str, Any]) -> None:
+    llm = LLM(str(folder), **options)
     stream = llm.stream("abc", FREE)
     next(stream)
     llm.close()
@@ -173,16 +184,16 @@ def test_a_position_the_dial_does_not_have(llm: LLM, dial: str | float, message:
     assert str(error.value).startswith(message)
 
 
-def test_a_recorded_trace_replays_the_exits(folder: Path, tmp_path: Path) -> None:
+def test_a_recorded_trace_replays_the_exits(folder: Path, options: dict[str, Any], tmp_path: Path) -> None:
     path = tmp_path / "trace.jsonl"
-    with LLM(str(folder), exits=[1, 2], dtype="float64", trace=path) as llm:
+    with LLM(str(folder), trace=path, **options) as llm:
         first = llm.generate("abc", FREE, EARLY)
     (line,) = read_trace(path)
     assert line["token_ids"] == list(first.token_ids) and line["exit_layers"] == list(first.exit_layers)
     fired = [tests[-1][0] for tests, layer in zip(line["tests"], line["exit_layers"], strict=True) if layer < 4]
     assert fired == [layer for layer in first.exit_layers if layer < 4]
     replay = ExitParams(criterion="replay", threshold=1, options={"exit_layers": line["exit_layers"]})
-    with LLM(str(folder), exits=[1, 2], dtype="float64") as llm:
+    with LLM(str(folder), **options) as llm:
         again = llm.generate("abc", FREE, replay)
     assert (again.token_ids, again.exit_layers) == (first.token_ids, first.exit_layers)
 
@@ -224,7 +235,18 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: 
         ({"exits": 5}, "`exits` must be layers or the folder of an exit pack, not 5"),
         ({"kv_tokens": 3}, "`kv_tokens` is 3, less than one block of 16\nhint: raise `kv_tokens`"),
         ({"batching": "deep"}, "`batching` cannot be 'deep'\nhint: "),
-        ({"dtype": "float16"}, "`dtype` cannot be 'float16'\nhint: "),
+        ({"executor": "onnx"}, "`executor` cannot be 'onnx'\nhint: allowed: `auto`, `native`, `torch`"),
+        ({"dtype": "float64"}, "`dtype` cannot be 'float64' on the native executor\nhint: did you mean `float16`?"),
+        (
+            {"kv_dtype": "int8"},
+            "`kv_dtype` cannot be 'int8' on the native executor\nhint: allowed: `float16`, `float32`",
+        ),
+        ({"executor": "torch", "dtype": "int8"}, "`dtype` cannot be 'int8' on the torch executor\nhint: "),
+        ({"executor": "torch", "kv_dtype": "float16"}, "`kv_dtype` cannot be 'float16' on the torch executor\nhint: "),
+        (
+            {"executor": "native", "device": "cuda"},
+            "the native executor runs on the device `cpu`, not on 'cuda'\nhint: ",
+        ),
         ({"device": "tpu"}, "there is no device `tpu` here; there is `cpu`"),
         ({"threads": 0}, "`threads` must be a whole number of at least 1, not 0"),
         (
@@ -239,10 +261,12 @@ def test_an_option_that_is_not_allowed(folder: Path, options: dict[str, object],
     assert str(error.value).startswith(message)
 
 
-def test_inspect_prices_every_segment_check_and_fill(folder: Path) -> None:
-    with LLM(str(folder), exits=[1, 2]) as llm:
+def test_inspect_prices_every_segment_check_and_fill(folder: Path, options: dict[str, Any]) -> None:
+    with LLM(str(folder), **options) as llm:
         llm.generate("abc", FREE, EARLY)
         told = llm.inspect()
+    types = ("torch", "float64", "float64") if options["executor"] == "torch" else ("native", "int8", "float16")
+    assert (told["executor"], told["weights"], told["kv"]) == types
     assert [s["layers"] for s in told["segments"]] == [[1, 1], [2, 2], [3, 4]]
     assert [(c["at"], c["exit"]) for c in told["checks"]] == [(1, True), (2, True), (4, False)]
     assert [f["from"] for f in told["fills"]] == [1, 2]

@@ -1,4 +1,4 @@
-"""The default model, downloaded once and loaded once."""
+"""The default model, downloaded once and loaded once for each executor."""
 
 from __future__ import annotations
 
@@ -14,10 +14,15 @@ from offramp.llm import LLM
 REFERENCE = Path(__file__).parent.parent / "reference" / "smollm2-135m.json"
 
 
-@pytest.fixture(scope="session")
-def llm() -> Iterator[LLM]:
-    """SmolLM2-135M in float32 with exits at layers 20 and 26; measured time has no say."""
-    with LLM(exits=[20, 26], max_model_len=1024, profitability=False) as llm:
+def open_llm(**options: Any) -> LLM:
+    """SmolLM2-135M with exits at layers 20 and 26; measured time has no say."""
+    return LLM(exits=[20, 26], max_model_len=1024, profitability=False, **options)
+
+
+@pytest.fixture(scope="session", params=["torch", "native"])
+def llm(request: pytest.FixtureRequest) -> Iterator[LLM]:
+    """In float32."""
+    with open_llm(executor=request.param, dtype="float32", kv_dtype="float32") as llm:
         yield llm
 
 

@@ -9,8 +9,7 @@ import torch
 
 from offramp import LLM, ExitParams, SamplingParams
 from offramp.engine.blocks import Lease
-from offramp.executors.torch import TorchExecutor
-from offramp.types.executor import SeqRows
+from offramp.types.executor import ScoreRow, SeqRows
 from scripts import reference
 
 GREEDY = SamplingParams(max_tokens=64, ignore_eos=True)
@@ -30,7 +29,9 @@ def test_greedy_tokens_beside_rows_that_exit(llm: LLM, cases: list[dict[str, Any
     assert any(20 in o.exit_layers for o in outputs)
 
 
-@pytest.mark.parametrize("case", range(20))
+@pytest.mark.parametrize(
+    ("llm", "case"), [*(("torch", c) for c in range(20)), *(("native", c) for c in range(0, 20, 4))], indirect=["llm"]
+)
 def test_greedy_tokens_alone(llm: LLM, cases: list[dict[str, Any]], case: int) -> None:
     output = llm.generate([cases[case]["prompt"]], GREEDY)[0]
     assert list(output.token_ids) == cases[case]["tokens"]
@@ -41,20 +42,22 @@ def test_the_tokenizer_gives_the_same_ids(llm: LLM, cases: list[dict[str, Any]])
 
 
 def test_logits_after_every_prompt(llm: LLM, cases: list[dict[str, Any]]) -> None:
-    executor = llm.engine.executor
-    assert isinstance(executor, TorchExecutor)
+    """Up to what softmax takes off all of them."""
+    executor, sampling = llm.engine.executor, SamplingParams(logprobs=20)
+    top = executor.shape.num_segments
     for case in cases:
         lease = Lease(llm.engine.pool)
         lease.grow(len(case["prompt"]), 0)
         rows = [SeqRows(range(len(case["prompt"])), case["prompt"], lease.blocks)]
-        for segment in range(executor.shape.num_segments):
+        for segment in range(top):
             executor.run_segment(segment, rows)
-        last = len(case["prompt"]) - 1
-        slot = executor._to_device([executor._store.slot(last, lease.blocks)])
-        hidden = executor._store.read_boundary(executor.shape.num_segments, slot)
-        logits = executor._heads[-1].logits(hidden)[0]
+        last = ScoreRow(len(case["prompt"]) - 1, lease.blocks, sampling, seed=0)
+        (scored,) = executor.score(top, [last], frozenset())
         lease.close()
-        assert logits[case["top_ids"]].tolist() == pytest.approx(case["top_logits"], abs=1e-4)
+        assert scored.logprobs is not None
+        ours, theirs = dict(scored.logprobs), dict(zip(case["top_ids"], case["top_logits"], strict=True))
+        shift = ours[case["top_ids"][0]] - case["top_logits"][0]
+        assert {t: ours[t] - shift for t in theirs} == pytest.approx(theirs, abs=1e-4)
 
 
 def test_log_probabilities_match_a_live_full_forward(llm: LLM, cases: list[dict[str, Any]]) -> None:

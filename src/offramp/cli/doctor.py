@@ -7,8 +7,8 @@ import os
 import platform
 import sys
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
-from time import perf_counter
 from typing import Any
 
 from offramp._version import __version__
@@ -37,7 +37,7 @@ def run(args: argparse.Namespace) -> int:
         "python": f"{platform.python_version()} ({sys.executable})",
         "system": platform.platform(),
         **cpu(),
-        **speed(),
+        **core(),
         "packages": {name: _version(name) for name in PACKAGES},
         **cache(),
         **criteria(),
@@ -59,34 +59,42 @@ def cpu() -> dict[str, Any]:
     found = set(info.read_text(encoding="utf-8").split()) if info.is_file() else set()
     return {
         "cores": usable,
-        "omp_num_threads": os.environ.get("OMP_NUM_THREADS"),
+        "offramp_isa": os.environ.get("OFFRAMP_ISA"),
         "cpu_features": [name for name in CPU_FEATURES if name in found],
     }
 
 
-def speed() -> dict[str, float]:
-    """Memory bandwidth (GB/s, reading and writing) and float32 matrix products (GFLOP/s) as NumPy reaches them."""
-    import numpy as np
+def core() -> dict[str, Any]:
+    """The C++ core: instruction sets and threads, and the ceilings that its kernels are up against.
 
-    source = np.ones(1 << 24, dtype=np.float32)
-    target = np.empty_like(source)
-    square = np.ones((1024, 1024), dtype=np.float32)
-    copying = _best(lambda: np.copyto(target, source))
-    product = _best(lambda: square @ square)
+    Bandwidth is of reading memory that no cache holds (GB/s); the others of multiplying and adding in registers, in
+    float32 (GFLOP/s) and in int8 as the kernels for integer weights do it (GOP/s).
+    """
+    if find_spec("offramp._native") is None:
+        return {"isa": None}
+    from offramp import _native
+    from offramp.executors.native import default_threads, instruction_set
+
+    threads = default_threads()
     return {
-        "memory_gb_per_s": round(2 * source.nbytes / copying / 1e9, 1),
-        "gflop_per_s": round(2 * 1024**3 / product / 1e9, 1),
+        "isa": instruction_set(),
+        "isas": _native.supported_isas(),
+        "threads": threads,
+        "memory_gb_per_s": round(_native.measure_bandwidth(threads), 1),
+        "float32_gflop_per_s": round(_native.measure_fma(threads), 1),
+        "int8_gop_per_s": round(_native.measure_int8(threads), 1),
     }
 
 
 def cache() -> dict[str, Any]:
-    """Where downloads are kept, and which models are there."""
+    """Where downloads are kept, which models are there, and what is kept of models packed for the native executor."""
     from offramp.models.aliases import ALIASES
     from offramp.models.cache import cache_dir, is_intact
 
     folder = cache_dir()
     pulled = [alias.name for alias in ALIASES.values() if is_intact(folder / alias.gguf.name, alias.gguf)]
-    return {"cache": str(folder), "pulled": pulled}
+    packed = [path.stat().st_size for path in folder.glob("packed/*.bin")]
+    return {"cache": str(folder), "pulled": pulled, "packed": {"files": len(packed), "mb": sum(packed) // 10**6}}
 
 
 def criteria() -> dict[str, Any]:
@@ -101,8 +109,9 @@ def problems(facts: dict[str, Any]) -> list[dict[str, str | None]]:
     from offramp.exits.criteria import criterion_type
 
     found: list[dict[str, str | None]] = []
-    if facts["packages"]["torch"] is None:
-        found.append({"message": "torch is not installed", "hint": "pip install 'offramp[torch]'"})
+    if facts["isa"] is None:
+        hint = "install offramp from a wheel, or from source with a C++ compiler at hand"
+        found.append({"message": "the native executor is missing: offramp's C++ core was not built", "hint": hint})
     place = Path(facts["cache"])
     while not place.exists():
         place = place.parent
@@ -124,19 +133,9 @@ def _version(name: str) -> str | None:
         return None
 
 
-def _best(work: Any) -> float:
-    """The shortest of three runs, in seconds, the first of four being a warm-up."""
-    times = []
-    for _ in range(4):
-        start = perf_counter()
-        work()
-        times.append(perf_counter() - start)
-    return min(times[1:])
-
-
 def _text(value: Any) -> str:
     if isinstance(value, dict):
-        return ", ".join(f"{name} {at or 'missing'}" for name, at in value.items()) or "none"
+        return ", ".join(f"{name} {'missing' if at is None else at}" for name, at in value.items()) or "none"
     if isinstance(value, list):
         return ", ".join(v["message"] if isinstance(v, dict) else str(v) for v in value) or "none"
     return "not set" if value is None else str(value)

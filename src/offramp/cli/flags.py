@@ -23,7 +23,17 @@ if TYPE_CHECKING:
 
 DEFAULT_MODEL = "smollm2-135m"
 
-MODEL_FLAGS = ("dtype", "device", "threads", "max_model_len", "kv_tokens", "block_size", "exits")
+MODEL_FLAGS = (
+    "executor",
+    "dtype",
+    "kv_dtype",
+    "device",
+    "threads",
+    "max_model_len",
+    "kv_tokens",
+    "block_size",
+    "exits",
+)
 ENGINE_FLAGS = ("batching", "max_num_seqs", "max_num_batched_tokens", "prefix_caching", "profitability")
 
 
@@ -70,9 +80,17 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
         "LAYERS|PACK",
         "exits: layers such as `10,20`, the folder of an exit pack, or `none` (default: at 2/3 and 5/6 of the depth)",
     )
-    add("--dtype", str, "TYPE", "float32, bfloat16 or float64 (default: float32)")
-    add("--device", str, "DEVICE", "a torch device; only cpu has been tested (default: cpu)")
-    add("--threads", int, "N", "threads for computing (default: torch's choice)")
+    add("--executor", str, "NAME", "native or torch (default: native on the CPU, torch on other devices)")
+    add(
+        "--dtype",
+        str,
+        "TYPE",
+        "of weights: int8, int4, float32, float16 or bfloat16; torch: float32, bfloat16 or float64 "
+        "(default: int8; torch: float32)",
+    )
+    add("--kv-dtype", str, "TYPE", "of the KV cache: float16 or float32 (default: float16; torch: as the weights)")
+    add("--device", str, "DEVICE", "cpu, or a torch device; only cpu has been tested (default: cpu)")
+    add("--threads", int, "N", "threads for computing (default: one per core; torch: its own choice)")
     add("--max-model-len", int, "N", "longest prompt with its output (default: the model's, at most 8192)")
     add("--kv-tokens", int, "N", "tokens the KV cache holds (default: about 1 GiB of them)")
     add("--block-size", int, "N", "tokens in a block of the KV cache (default: 16)")

@@ -23,6 +23,7 @@ COMMANDS = {
     "chat": "talk with a model",
     "pull": "download a model",
     "inspect": "show a model's exits and what they cost",
+    "bench": "measure this engine beside others, or what exits save",
     "doctor": "show what offramp finds on this machine",
 }
 

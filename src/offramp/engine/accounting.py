@@ -9,7 +9,7 @@ from offramp.types.output import ExitReport
 
 def report(sequence: Sequence) -> ExitReport:
     """The accounting of everything a sequence has output so far."""
-    layers = sequence.shape.layers_at
+    layers = sequence.layers_at
     depth = layers[-1]
     marks = sequence.marks[: sequence.accepted - sequence.prompt_length]
     run, filled = [], []

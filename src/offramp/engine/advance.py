@@ -1,4 +1,4 @@
-"""Carry out the moves of a plan: copy shared blocks, pass exited tokens, run the segment, move the frontiers."""
+"""Carry out the moves of a plan: copy shared blocks, pass exited tokens, run the segments, move the frontiers."""
 
 from __future__ import annotations
 
@@ -8,41 +8,47 @@ from offramp.engine.sequence import Sequence
 from offramp.types.executor import SeqRows
 
 
-def advance(meter: Meter, segment: int, moves: list[tuple[Sequence, int]]) -> int:
-    """Move each sequence's frontier in `segment` up to its stop. Returns the number of rows that ran.
+def advance(meter: Meter, segments: range, moves: list[tuple[Sequence, int]]) -> int:
+    """Move each sequence's frontier in `segments` up to its stop. Returns the number of rows that ran in each.
 
-    In each layer, passes write before runs attend: all passes of the step come first.
+    In each layer, passes write before runs attend: all passes of the step come first. More than one segment is for
+    sequences that `climbs_freely`: nothing passes on the way, and every segment runs the same rows.
     """
     copies: list[tuple[int, int]] = []
     fills: list[tuple[Sequence, Fill]] = []
     batch: list[SeqRows] = []
-    verifying = recomputed = 0
+    num_rows = verifying = recomputed = 0
+    first = segments.start
     for sequence, stop in moves:
-        assert sequence.lease is not None
-        due = due_fills(sequence, segment)
-        if due:
+        lease = sequence.lease
+        assert lease is not None
+        if sequence.fills and (due := due_fills(sequence, first)):
+            fills += [(sequence, fill) for fill in due]
             sequence.filled()
-        start = sequence.frontier[segment]
-        if segment == 0:
-            copies += sequence.lease.grow(stop, start)
-        if not sequence.replaying:
+        start = sequence.frontier[first]
+        if first == 0:
+            copies += lease.grow(stop, start)
+        if (sequence.verifies or sequence.recomputes) and not sequence.replaying:
             verifying += (stop - start) * sequence.drafts
             recomputed += (stop - start - 1) * sequence.recomputes
-        runs, passes = split(sequence, segment, range(start, stop))
-        fills += [(sequence, fill) for fill in (*due, *passes)]
+        runs, passes = split(sequence, first, range(start, stop))
+        if passes:
+            fills += [(sequence, fill) for fill in passes]
         if runs:
-            tokens = sequence.tokens[runs[0] : runs[-1] + 1] if segment == 0 else ()
-            batch.append(SeqRows(runs, tokens, sequence.lease.blocks))
+            num_rows += len(runs)
+            tokens = sequence.tokens[runs[0] : runs[-1] + 1] if first == 0 else ()
+            batch.append(SeqRows(runs, tokens, lease.blocks))
     if copies:
         meter.executor.copy_blocks(copies)
-    _pass(meter, fills)
-    if batch:
-        meter.run_segment(segment, batch, verifying, recomputed)
-    for sequence, stop in moves:
-        sequence.advance(segment, stop)
-        assert sequence.lease is not None
-        sequence.lease.register(sequence.tokens, sequence.cacheable_length)
-    return sum(len(rows.positions) for rows in batch)
+    if fills:
+        _pass(meter, fills)
+    for segment in segments:
+        if batch:
+            meter.run_segment(segment, batch, num_rows, verifying, recomputed)
+        for sequence, stop in moves:
+            sequence.advance(segment, stop)
+    _register(moves, segments)
+    return num_rows
 
 
 def fill_now(meter: Meter, sequences: list[Sequence]) -> None:
@@ -60,3 +66,11 @@ def _pass(meter: Meter, fills: list[tuple[Sequence, Fill]]) -> None:
         groups.setdefault((fill.boundary, fill.segments), []).append(rows)
     for (boundary, segments), batch in groups.items():
         meter.pass_tokens(boundary, segments, batch)
+
+
+def _register(moves: list[tuple[Sequence, int]], segments: range) -> None:
+    """Full blocks become findable when their tokens have reached the top."""
+    for sequence, _ in moves:
+        if segments.stop == sequence.top:
+            assert sequence.lease is not None
+            sequence.lease.register(sequence.tokens, sequence.cacheable_length)

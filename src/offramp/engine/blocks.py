@@ -140,7 +140,8 @@ class Lease:
     def blocks_needed(self, num_tokens: int, writes_from: int) -> int:
         """Blocks to take so that `num_tokens` are covered and those from `writes_from` on can be written."""
         more = max(0, -(-num_tokens // self._pool.block_size) - len(self.blocks))
-        return more + (self._shared_tail(writes_from) is not None)
+        tail = writes_from // self._pool.block_size
+        return more + (tail < len(self.blocks) and self._pool.shared(self.blocks[tail]))
 
     def grow(self, num_tokens: int, writes_from: int) -> list[tuple[int, int]]:
         """Cover `num_tokens`; returns the copy, (source, target), of a shared block about to be written.
@@ -148,21 +149,19 @@ class Lease:
         A block that a sibling filled, registered and left behind is this lease's alone again: it is forgotten instead.
         """
         copies = []
-        tail = self._shared_tail(writes_from)
-        if tail is None and writes_from // self._pool.block_size < len(self.blocks):
-            self._pool.forget(self.blocks[writes_from // self._pool.block_size])
-        if tail is not None:
-            source = self.blocks[tail]
-            self.blocks[tail] = self._pool.take()
-            self._pool.release(source)
-            copies.append((source, self.blocks[tail]))
-        while len(self.blocks) * self._pool.block_size < num_tokens:
-            self.blocks.append(self._pool.take())
+        pool, blocks = self._pool, self.blocks
+        tail = writes_from // pool.block_size
+        if tail < len(blocks):
+            source = blocks[tail]
+            if pool.shared(source):
+                blocks[tail] = pool.take()
+                pool.release(source)
+                copies.append((source, blocks[tail]))
+            else:
+                pool.forget(source)
+        while len(blocks) * pool.block_size < num_tokens:
+            blocks.append(pool.take())
         return copies
-
-    def _shared_tail(self, writes_from: int) -> int | None:
-        tail = writes_from // self._pool.block_size
-        return tail if tail < len(self.blocks) and self._pool.shared(self.blocks[tail]) else None
 
     def adopt_prefix(self, tokens: Sequence[int], limit: int) -> int:
         """Start from cached blocks, at most `limit` tokens; returns how many tokens they hold."""

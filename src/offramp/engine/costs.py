@@ -25,23 +25,21 @@ class Line:
 
     def observe(self, rows: int, seconds: float) -> None:
         """Take a measured call into account."""
-        for name, value in (
-            ("_weight", 1.0),
-            ("_rows", rows),
-            ("_rows2", rows * rows),
-            ("_cost", seconds),
-            ("_rows_cost", rows * seconds),
-        ):
-            setattr(self, name, self.fade * getattr(self, name) + value)
-        mean_rows, mean_cost = self._rows / self._weight, self._cost / self._weight
-        spread = self._rows2 / self._weight - mean_rows * mean_rows
+        fade = self.fade
+        self._weight = weight = fade * self._weight + 1.0
+        self._rows = fade * self._rows + rows
+        self._rows2 = fade * self._rows2 + rows * rows
+        self._cost = fade * self._cost + seconds
+        self._rows_cost = fade * self._rows_cost + rows * seconds
+        mean_rows, mean_cost = self._rows / weight, self._cost / weight
+        spread = self._rows2 / weight - mean_rows * mean_rows
+        b = self.b
         if spread > 1e-9 * (1 + mean_rows * mean_rows):
-            slope = (self._rows_cost / self._weight - mean_rows * mean_cost) / spread
-            self.b = min(max(slope, 0.0), mean_cost / mean_rows)
-        elif not self.b and not self.a:
-            self.b = 0.1 * mean_cost / mean_rows
-        self.b = min(self.b, mean_cost / mean_rows)
-        self.a = mean_cost - self.b * mean_rows
+            b = max((self._rows_cost / weight - mean_rows * mean_cost) / spread, 0.0)
+        elif not b and not self.a:
+            b = 0.1 * mean_cost / mean_rows
+        self.b = b = min(b, mean_cost / mean_rows)
+        self.a = mean_cost - b * mean_rows
 
 
 class CostModel:
@@ -72,7 +70,10 @@ class CostModel:
 
     def climb(self, segments: Iterable[int], rows: float) -> float:
         """Price of taking rows through segments."""
-        return sum(self.segments[s].price(rows) for s in segments)
+        total = 0.0
+        for s in segments:
+            total += self.segments[s].price(rows)
+        return total
 
     def full_depth(self, rows: float) -> float:
         """Price of one token for each of `rows` sequences at full depth."""

@@ -11,9 +11,13 @@ from typing import NamedTuple
 
 from offramp.engine.sequence import Sequence
 from offramp.exits.criteria import Criterion, Signals
-from offramp.types.executor import HIDDEN_FEATURES, Executor, Scored, ScoreRow
+from offramp.types.executor import HIDDEN_FEATURES, Executor, Feature, Scored, ScoreRow
 
 LogProbs = tuple[tuple[int, float], ...]
+Due = tuple[Sequence, float]
+"""A sequence whose live token is tested, and its threshold."""
+
+NOTHING_READ = Scored(None, {})
 
 
 class Test(NamedTuple):
@@ -28,47 +32,61 @@ class Test(NamedTuple):
 
 def score_row(sequence: Sequence, position: int) -> ScoreRow:
     """The row that chooses the token after `position`."""
-    assert sequence.lease is not None
+    lease, sampling = sequence.lease, sequence.sampling
+    assert lease is not None
     prompt: Seq[int] = ()
     output: Seq[int] = ()
-    if sequence.sampling.reads_history:
+    if sampling.reads_history:
         prompt = sequence.tokens[: sequence.prompt_length]
         output = sequence.tokens[sequence.prompt_length : position + 1]
-    too_short = position + 1 - sequence.prompt_length < sequence.sampling.min_tokens
+    too_short = position + 1 - sequence.prompt_length < sampling.min_tokens
     banned = sequence.stop_ids if too_short else ()
-    return ScoreRow(position, sequence.lease.blocks, sequence.sampling, sequence.seed, prompt, output, banned)
+    return ScoreRow(position, lease.blocks, sampling, sequence.seed, prompt, output, banned)
 
 
-def test_exits(executor: Executor, boundary: int, due: Iterable[tuple[Sequence, float]]) -> list[Test]:
-    """Test live tokens at an exit, each against its threshold. Changes nothing."""
-    groups: dict[Criterion, list[tuple[Sequence, float]]] = {}
-    for sequence, threshold in due:
-        assert sequence.criterion is not None
-        groups.setdefault(sequence.criterion, []).append((sequence, threshold))
+def test_exits(executor: Executor, boundary: int, due: Iterable[Due]) -> list[Test]:
+    """Test live tokens at an exit, each against its threshold. Changes nothing.
+
+    A criterion sees all its rows at once; criteria that read the same share a call of the executor.
+    """
+    by_criterion: dict[int, list[Due]] = {}
+    for member in due:
+        by_criterion.setdefault(id(member[0].criterion), []).append(member)
+    by_reading: dict[tuple[frozenset[Feature], bool], list[tuple[Criterion, list[Due]]]] = {}
+    for members in by_criterion.values():
+        criterion = members[0][0].criterion
+        assert criterion is not None
+        reads_head = criterion.reads_token or not criterion.needs <= HIDDEN_FEATURES
+        by_reading.setdefault((criterion.needs, reads_head), []).append((criterion, members))
     tests: list[Test] = []
-    for criterion, members in groups.items():
-        tests += _test_group(executor, boundary, criterion, members)
+    for (needs, reads_head), groups in by_reading.items():
+        tests += _test_groups(executor, boundary, groups, needs, reads_head)
     return tests
 
 
-def _test_group(
-    executor: Executor, boundary: int, criterion: Criterion, members: list[tuple[Sequence, float]]
+def _test_groups(
+    executor: Executor,
+    boundary: int,
+    groups: list[tuple[Criterion, list[Due]]],
+    needs: frozenset[Feature],
+    reads_head: bool,
 ) -> list[Test]:
-    rows = [score_row(s, s.live) for s, _ in members]
-    reads_head = criterion.reads_token or not criterion.needs <= HIDDEN_FEATURES
-    if reads_head or criterion.needs:
-        scores = executor.score(boundary, rows, criterion.needs, choose=reads_head)
-    else:
-        scores = [Scored(None, {}) for _ in rows]
+    members = [member for _, group in groups for member in group]
+    scores = [NOTHING_READ] * len(members)
+    if reads_head or needs:
+        scores = executor.score(boundary, [score_row(s, s.live) for s, _ in members], needs, choose=reads_head)
     layer = executor.shape.exit_layers[boundary - 1]
     signals = [
-        Signals(boundary, layer, s.num_output, scored.token, scored.features, s.earlier)
+        Signals(boundary, layer, len(s.marks), scored.token, scored.features, s.earlier)
         for (s, _), scored in zip(members, scores, strict=True)
     ]
-    confidences = criterion.confidence(signals)
+    confidences: list[float | None] = []
+    for criterion, group in groups:
+        confidences += criterion.confidence(signals[len(confidences) : len(confidences) + len(group)])
     fired = [c is not None and c >= threshold for c, (_, threshold) in zip(confidences, members, strict=True)]
-    if not reads_head and any(fired):
-        chosen = iter(executor.score(boundary, [r for r, f in zip(rows, fired, strict=True) if f], frozenset()))
+    if not reads_head and True in fired:
+        rows = [score_row(s, s.live) for (s, _), f in zip(members, fired, strict=True) if f]
+        chosen = iter(executor.score(boundary, rows, frozenset()))
         scores = [next(chosen) if f else s for s, f in zip(scores, fired, strict=True)]
     return [
         Test(s, signal, scored, confidence, f and scored.token is not None)
@@ -84,14 +102,11 @@ class TopChoice(NamedTuple):
     scores: Seq[Scored]
 
 
-def top_choices(executor: Executor, sequences: Iterable[Sequence]) -> list[TopChoice]:
-    """Score everything that has arrived at the top, in one batch. Changes nothing."""
-    arrived = [(s, due) for s in sequences if (due := s.choice_due())]
-    rows = [score_row(s, position) for s, due in arrived for position in due]
-    if not rows:
-        return []
+def top_choices(executor: Executor, arrived: Iterable[tuple[Sequence, range]]) -> list[TopChoice]:
+    """Score the positions that have arrived at the top, in one batch. Changes nothing."""
+    rows = [score_row(s, position) for s, positions in arrived for position in positions]
     scores = iter(executor.score(executor.shape.num_segments, rows, frozenset()))
-    return [TopChoice(s, due, [next(scores) for _ in due]) for s, due in arrived]
+    return [TopChoice(s, positions, [next(scores) for _ in positions]) for s, positions in arrived]
 
 
 def apply_top(choice: TopChoice) -> tuple[list[LogProbs | None], bool]:

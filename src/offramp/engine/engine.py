@@ -15,15 +15,16 @@ from offramp.engine.blocks import BlockPool
 from offramp.engine.costs import CostModel
 from offramp.engine.decide import LogProbs, Test, apply_top, test_exits, top_choices
 from offramp.engine.meter import Meter
-from offramp.engine.plan import Admission, Finished, Plan, StepResult
+from offramp.engine.plan import Admission, Advance, Finished, Plan, StepResult
 from offramp.engine.policies import make_policy
 from offramp.engine.request import Request, StopCheck, TokenEvent
 from offramp.engine.scheduler import Scheduler, lease_for
 from offramp.engine.sequence import Sequence
 from offramp.engine.validate import check_request
 from offramp.errors import QueueFull
-from offramp.exits.criteria import make_criterion
+from offramp.exits.criteria import Criterion, make_criterion
 from offramp.types.executor import Executor
+from offramp.types.exits import ExitParams
 from offramp.types.output import FinishReason
 from offramp.types.sampling import MAX_SEED
 
@@ -76,7 +77,7 @@ class Engine:
         if limit is not None and len(self.scheduler.waiting) + sampling.n > limit:
             raise QueueFull(f"{len(self.scheduler.waiting)} sequences wait already, the limit is {limit}")
         seed = secrets.randbelow(MAX_SEED - sampling.n) if sampling.seed is None else sampling.seed
-        criterion = None if exit is None else make_criterion(exit.criterion, exit.options)
+        criterion = None if exit is None else self._criterion(exit)
         numbers: list[int] = []
         for i in range(sampling.n):
             number = self._num_submitted
@@ -92,6 +93,12 @@ class Engine:
             self.scheduler.waiting.append(sequence)
             numbers.append(number)
         return numbers
+
+    def _criterion(self, exit: ExitParams) -> Criterion:
+        """The criterion of a request. Equal criteria are one object: tests put their rows together."""
+        new = make_criterion(exit.criterion, exit.options)
+        known = (s.criterion for s in self.sequences.values() if s.criterion is not None)
+        return next((criterion for criterion in known if criterion == new), new)
 
     def abort(self, number: int) -> None:
         """End a sequence now, wherever it is; its blocks are back at once. Unknown or ended ones are left alone."""
@@ -117,12 +124,15 @@ class Engine:
         """Plan the next step and carry it out. There must be work."""
         admit = self.scheduler.admissions(self.meter.exits_pay)
         self._admit(admit)
-        segment, advances, preempt = self.scheduler.select()
-        moving = [self.sequences[a.sequence] for a in advances]
-        drafting = [s.number for s in moving if s.drafts]
-        verify_off = () if self.meter.verify_pays() else tuple(drafting)
+        segment, moves, preempted = self.scheduler.select()
+        verify_off = () if self.meter.verify_pays() else tuple(s.number for s, _ in moves if s.drafts)
+        # Where everybody moves together, and on, no other step could come between.
+        alone = len(moves) + len(preempted) == len(self.scheduler.running)
+        to_top = alone and not verify_off and all(s.climbs_freely(segment, stop) for s, stop in moves)
+        advances = tuple([Advance(s.number, stop) for s, stop in moves])
+        preempt = tuple([s.number for s in preempted])
         abort, self._aborted = tuple(self._aborted), []
-        return self._carry_out(Plan(self._num_steps, segment, advances, abort, admit, preempt, verify_off))
+        return self._carry_out(Plan(self._num_steps, segment, advances, abort, admit, preempt, verify_off, to_top))
 
     def carry_out(self, plan: Plan) -> StepResult:
         """Repeat a recorded step on an engine that has been given the same requests and earlier plans."""
@@ -139,16 +149,20 @@ class Engine:
         for number in plan.verify_off:
             self.sequences[number].exits_on = False
             self.sequences[number].switched_off = True
-        moves = [(self.sequences[a.sequence], a.stop) for a in plan.advance]
+        moves = [(self.sequences[number], stop) for number, stop in plan.advance]
         before = [(s, list(s.frontier)) for s, _ in moves]
+        top = self.executor.shape.num_segments
+        segments = range(plan.segment, top if plan.to_top else plan.segment + 1)
         try:
-            rows = advance(self.meter, plan.segment, moves)
-            events, chose = self._decide(plan.segment + 1, [s for s, _ in moves])
+            rows = advance(self.meter, segments, moves)
+            events, chose = self._decide(segments.stop, [s for s, _ in moves])
         except BaseException:
             self._undo(before)
             raise
-        finished = tuple(Finished(s.number, s.finish_reason) for s, _ in moves if s.finish_reason)
-        self.policy.stepped(plan.segment, rows, chose, len(self.scheduler.running))
+        finished = tuple([Finished(s.number, s.finish_reason) for s, _ in moves if s.finish_reason])
+        for segment in segments:
+            chose_here = chose if segment == segments[-1] else ()
+            self.policy.stepped(segment, rows, chose_here, len(self.scheduler.running))
         return StepResult(plan, tuple(events), finished)
 
     def _admit(self, admissions: Seq[Admission]) -> None:
@@ -171,7 +185,7 @@ class Engine:
         """A step broke off, nobody knows where: whoever it moved starts over from what was decided."""
         for sequence, frontier in reversed(before):
             if sequence.finish_reason is None:
-                sequence.frontier = frontier
+                sequence.restore(frontier)
                 self._preempt(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:
@@ -186,10 +200,13 @@ class Engine:
         if boundary < self.executor.shape.num_segments:
             return self._decide_at_exit(boundary, sequences)
         events: list[TokenEvent] = []
-        chose = []
-        rows = {s: len(s.choice_due()) for s in sequences}
-        verifying = sum(count for s, count in rows.items() if s.drafts)
-        for choice in self.meter.top(lambda: top_choices(self.executor, sequences), sum(rows.values()), verifying):
+        chose: list[Sequence] = []
+        arrived = [(s, due) for s in sequences if (due := s.choice_due())]
+        if not arrived:
+            return events, chose
+        rows = sum([len(due) for _, due in arrived])
+        verifying = sum([len(due) for s, due in arrived if s.drafts])
+        for choice in self.meter.top(lambda: top_choices(self.executor, arrived), rows, verifying):
             sequence = choice.sequence
             before = sequence.accepted
             logprobs, failed = apply_top(choice)
@@ -206,14 +223,17 @@ class Engine:
         if not due:
             return [], []
         tests = self.meter.check(boundary, lambda: test_exits(self.executor, boundary, due), [s for s, _ in due])
-        together = all(t.fired for t in tests)
+        fired = sum([t.fired for t in tests])
+        worth = self.meter.worth_leaving(boundary) if fired else 0.0
+        stay = self.policy.joint and fired < len(tests)
         events: list[TokenEvent] = []
         chose = []
         for test in tests:
             if self.on_test is not None:
                 self.on_test(test)
-            if test.fired and (together or not self.policy.joint):
+            if test.fired and not stay:
                 chose.append(test.sequence)
+                self.meter.left(test.sequence, worth)
                 events += self._leave(boundary, test)
             else:
                 test.sequence.fail(boundary, test.signals)
@@ -226,7 +246,6 @@ class Engine:
         assert test.scored.token is not None
         before = sequence.accepted
         sequence.choose(boundary, test.scored.token, test.confidence)
-        self.meter.left(boundary, sequence)
         return [] if sequence.verifies else self._emit(sequence, before, [test.scored.logprobs])
 
     def _emit(self, sequence: Sequence, before: int, logprobs: list[LogProbs | None]) -> list[TokenEvent]:
@@ -237,12 +256,9 @@ class Engine:
         for length, logprob in zip(range(before + 1, sequence.accepted + 1), logprobs, strict=True):
             index = length - 1 - sequence.prompt_length
             token = sequence.tokens[length - 1]
-            reason: FinishReason | None = None
-            if check is not None and check(token):
-                reason = "stop"
-            elif sequence.ends_with(length):
-                reason = "stop" if sequence.stops_at(length) else "length"
-            layer = sequence.shape.layers_at[sequence.marks[index]]
+            stopped = check is not None and check(token)
+            reason: FinishReason | None = "stop" if stopped else sequence.end_reason(length)
+            layer = sequence.layers_at[sequence.marks[index]]
             events.append(
                 TokenEvent(sequence.number, index, token, layer, sequence.confidences[index], logprob, reason)
             )

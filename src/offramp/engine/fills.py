@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 from offramp.engine.sequence import Sequence
@@ -28,14 +29,16 @@ def due_fills(sequence: Sequence, segment: int) -> list[Fill]:
 
 def pending_fills(sequence: Sequence) -> list[Fill]:
     """Fills of everything that has exited and not passed yet."""
+    if sequence.frontier[-1] >= sequence.live:
+        return []
     groups = _by_mark(sequence, range(sequence.frontier[-1], sequence.live))
     return [Fill(boundary, range(boundary, sequence.top), positions) for boundary, positions in groups]
 
 
-def split(sequence: Sequence, segment: int, rows: range) -> tuple[tuple[int, ...], list[Fill]]:
+def split(sequence: Sequence, segment: int, rows: range) -> tuple[Seq[int], list[Fill]]:
     """Of rows about to advance a segment: those that run, and those that pass (replayed tokens that exited below)."""
-    if not sequence.fills or sequence.first_exit is None or rows.stop <= sequence.first_exit:
-        return tuple(rows), []
+    if not sequence.fills or sequence.first_exit is None or rows.stop <= sequence.first_exit or not sequence.replaying:
+        return rows, []
     exited = {position for position in rows if sequence.mark(position) <= segment}
     groups = _by_mark(sequence, sorted(exited))
     here = range(segment, segment + 1)

@@ -79,13 +79,14 @@ class Meter:
     )
     live: int = 1
 
-    def run_segment(self, segment: int, batch: Sequence[SeqRows], verifying: int, recomputed: int) -> None:
-        """Run a segment; `verifying` and `recomputed` of the rows are owed to exits under those policies."""
-        rows = sum(len(r.positions) for r in batch)
+    def run_segment(self, segment: int, batch: Sequence[SeqRows], rows: int, verifying: int, recomputed: int) -> None:
+        """Run `rows` rows; `verifying` and `recomputed` of them are owed to exits under those policies."""
         seconds = self._timed(lambda: self.executor.run_segment(segment, batch))[1]
         self.time.layers += seconds
-        self.accounts["verify"].spent += seconds * verifying / rows
-        self.accounts["recompute"].spent += self.costs.segments[segment].b * recomputed
+        if verifying:
+            self.accounts["verify"].spent += seconds * verifying / rows
+        if recomputed:
+            self.accounts["recompute"].spent += self.costs.segments[segment].b * recomputed
         if self.switching:
             self.costs.segments[segment].observe(rows, seconds)
 
@@ -113,19 +114,21 @@ class Meter:
         """Choose at the top; `verifying` of the rows check drafts."""
         result, seconds = self._timed(call)
         self.time.top += seconds
-        self.accounts["verify"].spent += seconds * verifying / max(rows, 1)
-        if self.switching and rows:
+        self.accounts["verify"].spent += seconds * verifying / rows
+        if self.switching:
             self.costs.checks[-1].observe(rows, seconds)
         return result
 
-    def left(self, boundary: int, sequence: TokenSequence) -> None:
-        """A sequence left at an exit: what lies above it is saved, at the price of the present batch."""
+    def worth_leaving(self, boundary: int) -> float:
+        """The price of what lies above an exit, for one sequence of the present batch."""
+        above = range(boundary, len(self.costs.segments))
+        return (self.costs.climb(above, self.live) + self.costs.checks[-1].price(self.live)) / self.live
+
+    def left(self, sequence: TokenSequence, worth: float) -> None:
+        """A sequence left at an exit: what lies above it is saved. Drafts save nothing until they are accepted."""
         assert sequence.exit is not None
-        account = self.accounts[sequence.exit.kv]
-        if sequence.exit.kv != "verify":
-            above = range(boundary, len(self.costs.segments))
-            price = self.costs.climb(above, self.live) + self.costs.checks[-1].price(self.live)
-            account.saved += price / self.live
+        if not sequence.verifies:
+            self.accounts[sequence.exit.kv].saved += worth
 
     def accepted(self, sequence: TokenSequence, count: int) -> None:
         """Tokens became output. Under `verify` each is worth what it would have cost at full depth."""

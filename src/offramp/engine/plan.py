@@ -31,6 +31,7 @@ class Advance(NamedTuple):
 class Plan:
     """One step: admit, preempt, then advance one segment and decide at the boundary above it.
 
+    With `to_top` the same rows go on through every segment above: nobody is tested on the way.
     `abort` lists the sequences the caller aborted since the step before.
     `verify_off` lists the running `verify` sequences that draft no more from now on.
     """
@@ -42,6 +43,7 @@ class Plan:
     admit: tuple[Admission, ...] = ()
     preempt: tuple[int, ...] = ()
     verify_off: tuple[int, ...] = ()
+    to_top: bool = False
 
 
 class Finished(NamedTuple):

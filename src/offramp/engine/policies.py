@@ -15,11 +15,12 @@ from offramp.engine.sequence import Sequence
 
 
 class Candidate(NamedTuple):
-    """A running sequence, the segment it needs next and how many rows it would bring."""
+    """A running sequence, the segment it needs next, how many rows it would bring, and where they start."""
 
     sequence: Sequence
     segment: int
     rows: int
+    start: int = 0
 
     @property
     def replaying(self) -> bool:
@@ -92,20 +93,29 @@ class Depth:
     def select(self, candidates: Seq[Candidate]) -> tuple[int, list[Candidate]]:
         live = len(candidates)
         at: dict[int, list[Candidate]] = {}
+        urgent = candidates[0]
         for candidate in candidates:
             at.setdefault(candidate.segment, []).append(candidate)
-        urgent = min(candidates, key=lambda c: (c.sequence.due, c.sequence.number))
+            late = candidate.sequence.due - urgent.sequence.due
+            if late < 0 or (late == 0 and candidate.sequence.number < urgent.sequence.number):
+                urgent = candidate
         if urgent.sequence.due < self.clock + self._iteration(live):
             segment = urgent.segment
-            return segment, sorted(at[segment], key=lambda c: c is not urgent)
+            return segment, [urgent, *(c for c in at[segment] if c is not urgent)]
+        if len(at) == 1:
+            return urgent.segment, at[urgent.segment]
         segment = max(at, key=lambda s: (self._worth(s, at[s], live), s))
         return segment, at[segment]
 
     def _worth(self, segment: int, batch: list[Candidate], live: int) -> float:
         line = self.costs.segments[segment]
-        rows = sum(c.rows for c in batch)
-        prompt_rows = sum(c.rows for c in batch if c.replaying)
-        decodes = sum(not c.replaying for c in batch)
+        rows = prompt_rows = decodes = 0
+        for candidate in batch:
+            rows += candidate.rows
+            if candidate.replaying:
+                prompt_rows += candidate.rows
+            else:
+                decodes += 1
         useful = min(decodes, live) * (line.a / live + line.b) + prompt_rows * line.b
         return useful / max(line.price(max(rows, 1)), 1e-12)
 
@@ -118,6 +128,8 @@ class Depth:
 
     def stepped(self, segment: int, rows: int, chose: Seq[Sequence], running: int) -> None:
         self.clock += self.costs.segments[segment].price(rows)
+        if not chose:
+            return
         iteration = self._iteration(max(running, 1))
         for sequence in chose:
             sequence.due = min(sequence.due, self.clock + (self.CREDIT - 1) * iteration) + iteration

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from offramp.config import EngineConfig
 from offramp.engine.blocks import BlockPool, Lease
-from offramp.engine.plan import Admission, Advance
+from offramp.engine.plan import Admission
 from offramp.engine.policies import BatchingPolicy, Candidate
 from offramp.engine.sequence import Sequence
 
@@ -29,6 +29,8 @@ class Scheduler:
         it preempts nobody at once. A sibling waits for its parent's prompt and then shares it.
         """
         room = self.config.max_num_seqs - len(self.running)
+        if not self.waiting or room <= 0:
+            return ()
         free = self.pool.num_free - sum(self._next_need(s) for s in self.running)
         admitted: list[Admission] = []
         for sequence in self.waiting:
@@ -49,42 +51,47 @@ class Scheduler:
             admitted.append(Admission(sequence.number, on, fork))
         return tuple(admitted)
 
-    def select(self) -> tuple[int, tuple[Advance, ...], tuple[int, ...]]:
+    def select(self) -> tuple[int, list[tuple[Sequence, int]], list[Sequence]]:
         """The segment to advance, who advances it how far, and who must be preempted first for their blocks.
 
         The youngest is preempted first. The last one left always fits: `Engine.submit` has made sure of that.
         """
         preempted: list[Sequence] = []
         while True:
-            running = [s for s in self.running if s not in preempted]
-            segment, moves = self._advances(running)
-            need = 0
-            if segment == 0:
-                need = sum(self._growth(s, stop) for s, stop in moves)
-            freed = self.pool.freed_by([s.lease for s in preempted if s.lease])
-            if need <= self.pool.num_free + freed or len(running) == 1:
-                advances = tuple(Advance(s.number, stop) for s, stop in moves)
-                return segment, advances, tuple(s.number for s in preempted)
+            running = [s for s in self.running if s not in preempted] if preempted else self.running
+            segment, moves, rows = self._advances(running)
+            if segment or len(running) == 1 or self._fits(moves, rows, preempted):
+                return segment, moves, preempted
             preempted.append(running[-1])
 
-    def _advances(self, running: list[Sequence]) -> tuple[int, list[tuple[Sequence, int]]]:
-        budget = self.config.max_num_batched_tokens
-        top = running[0].top
+    def _fits(self, moves: list[tuple[Sequence, int]], rows: int, preempted: list[Sequence]) -> bool:
+        """Whether there are blocks for the rows that enter segment 0."""
+        free = self.pool.num_free
+        if rows + len(moves) <= free:  # a block for each row, and one for each copy: it cannot be more
+            return True
+        freed = self.pool.freed_by([s.lease for s in preempted if s.lease])
+        return sum(self._growth(s, stop) for s, stop in moves) <= free + freed
+
+    def _advances(self, running: list[Sequence]) -> tuple[int, list[tuple[Sequence, int]], int]:
+        """The segment, who advances it how far, and the number of rows."""
+        most = budget = self.config.max_num_batched_tokens
         candidates = []
         for sequence in running:
-            segment = sequence.next_segment()
-            rows = 0 if segment is None else len(sequence.rows(segment, budget))
-            candidates.append(Candidate(sequence, top - 1 if segment is None else segment, rows))
+            segment, start, stop = sequence.next_rows(budget)
+            candidates.append(Candidate(sequence, segment, stop - start, start))
         segment, chosen = self.policy.select(candidates)
+        prompts = [c for c in chosen if c.replaying]
+        if prompts:
+            chosen = [*(c for c in chosen if not c.replaying), *prompts]
         moves = []
-        for candidate in sorted(chosen, key=lambda c: c.replaying):
-            rows = min(candidate.rows, budget)
-            if candidate.rows and not rows:
-                continue
+        for sequence, _, rows, start in chosen:
+            if rows > budget:
+                rows = budget
+                if not rows:
+                    continue
             budget -= rows
-            start = candidate.sequence.rows(segment, rows).start
-            moves.append((candidate.sequence, start + rows))
-        return segment, moves
+            moves.append((sequence, start + rows))
+        return segment, moves, most - budget
 
     def _growth(self, sequence: Sequence, stop: int) -> int:
         assert sequence.lease is not None

@@ -32,31 +32,39 @@ class Sequence:
         self.number = number
         self.prompt_length = len(prompt)
         self.tokens = list(prompt)
-        self.sampling = sampling
-        self.seed = seed
+        self.sampling, self.seed = sampling, seed
         self.shape = shape
-        self.exit = exit
-        self.criterion = criterion
+        self.exit, self.criterion = exit, criterion
         self.exits_on = exit is not None
+        kv = None if exit is None else exit.kv
+        self.fills = kv == "fill"  # exited tokens pass the remaining segments
+        self.recomputes = kv == "recompute"  # exited tokens run later, with the next token that climbs
+        self.verifies = kv == "verify"  # tokens chosen at exits are drafts
+        self.top = shape.num_segments  # the boundary above the last segment, S + 1
+        self.layers_at = shape.layers_at
+        eos = () if sampling.ignore_eos else shape.eos_token_ids
+        self.stop_ids = (*eos, *sampling.stop_token_ids)
+        self._thresholds: list[float | None] | None = None
+        if exit is not None and exit.decay is None:
+            self._thresholds = [exit.threshold_at(layer, 0.0) for layer in shape.exit_layers]
         self.accepted = len(prompt)
         self.marks: list[int] = []
         self.confidences: list[float | None] = []
         self.failed = 0
         self.earlier: tuple[Signals, ...] = ()
         self.first_exit: int | None = None
-        self.frontier = [0] * shape.num_segments
+        self.frontier, self.reached = [0] * shape.num_segments, [0] * shape.num_segments
         self.replay_to = [len(prompt)] * shape.num_segments
+        self._replayed = False
         self.lease: Lease | None = None
         self.parent: Sequence | None = None
         self.finish_reason: FinishReason | None = None
         self.switched_off = False
         self.drafts_proposed = self.drafts_accepted = self.top_passes = 0
-        self.replayed_tokens = 0
-        self.cached_prompt_tokens = 0
+        self.replayed_tokens = self.cached_prompt_tokens = 0
         self.due = 0.0
-        limit = shape.max_model_len - len(prompt)
-        self.max_tokens = limit if sampling.max_tokens is None else min(sampling.max_tokens, limit)
-        self.reached = [0] * shape.num_segments
+        room = shape.max_model_len - len(prompt)
+        self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
 
     # What it is
 
@@ -68,7 +76,7 @@ class Sequence:
     @property
     def live(self) -> int:
         """Position of the newest token."""
-        return self.length - 1
+        return len(self.tokens) - 1
 
     @property
     def num_output(self) -> int:
@@ -76,29 +84,9 @@ class Sequence:
         return len(self.marks)
 
     @property
-    def top(self) -> int:
-        """The boundary above the last segment, S + 1."""
-        return self.shape.num_segments
-
-    @property
-    def verifies(self) -> bool:
-        """Whether tokens chosen at exits are drafts."""
-        return self.exit is not None and self.exit.kv == "verify"
-
-    @property
-    def fills(self) -> bool:
-        """Whether exited tokens pass the remaining segments."""
-        return self.exit is not None and self.exit.kv == "fill"
-
-    @property
     def drafts(self) -> bool:
         """Whether this sequence verifies and has not been switched off."""
         return self.verifies and self.exits_on
-
-    @property
-    def recomputes(self) -> bool:
-        """Whether exited tokens run later, with the next token that climbs."""
-        return self.exit is not None and self.exit.kv == "recompute"
 
     @property
     def num_drafts(self) -> int:
@@ -124,54 +112,66 @@ class Sequence:
 
     @property
     def replaying(self) -> bool:
-        """Whether prompt tokens, or tokens from before a preemption, are still on their way to where they belong."""
-        return any(f < target for f, target in zip(self.frontier, self.replay_to, strict=True))
+        """Whether prompt tokens, or tokens from before a preemption, are still on their way to where they belong.
 
-    @property
-    def draft_ends(self) -> bool:
-        """Whether the newest draft would end the request."""
-        return self.num_drafts > 0 and self.ends_with(self.length)
+        Once they have arrived they stay: nothing but a preemption takes them back.
+        """
+        if not self._replayed:
+            self._replayed = all(f >= target for f, target in zip(self.frontier, self.replay_to, strict=True))
+        return not self._replayed
 
     @property
     def verification_due(self) -> bool:
         """Whether the drafts must be checked before another token is begun."""
-        if not self.verifies or not self.num_drafts:
+        if not self.verifies or self.exit is None or not self.num_drafts:
             return False
-        assert self.exit is not None
-        return self.num_drafts >= self.exit.max_draft or not self.exits_on or self.draft_ends
+        too_many = self.num_drafts >= self.exit.max_draft
+        return too_many or not self.exits_on or self.end_reason(self.length) is not None
 
-    def ceiling(self, segment: int) -> int:
-        """The segment's frontier when it has done all it should do now."""
-        below = self.frontier[segment - 1] if segment else self.length
-        if self.replaying:
-            return min(below, self.replay_to[segment])
-        return min(below, self.live if self.verification_due else self.length)
-
-    def next_segment(self) -> int | None:
-        """The segment this sequence needs next; None while it waits to be scored.
+    def next_rows(self, cap: int) -> tuple[int, int, int]:
+        """The segment this sequence needs next and its rows there, (segment, start, stop), oldest first, at most `cap`.
 
         A replay finishes what it began (deepest first), so that a chunk reaches its place before the next one
-        starts; a live token climbs (lowest first) and takes the pending tokens it needs along.
+        starts; a live token climbs (lowest first) and takes the pending tokens it needs along, unless they are to
+        be filled before it. There are no rows while the sequence waits to be scored.
         """
-        order = range(self.top - 1, -1, -1) if self.replaying else range(self.top)
-        return next((s for s in order if self.frontier[s] < self.ceiling(s)), None)
+        length, frontier = len(self.tokens), self.frontier
+        if self.replaying:
+            for segment in range(self.top - 1, -1, -1):
+                start = frontier[segment]
+                stop = min(frontier[segment - 1] if segment else length, self.replay_to[segment])
+                if start < stop:
+                    return segment, start, min(stop, start + cap)
+        stop = length - 1 if self.verification_due else length
+        for segment, start in enumerate(frontier):
+            if start < stop:
+                if segment and self.fills:
+                    start = length - 1
+                return segment, start, stop if stop - start < cap else start + cap
+        return self.top - 1, frontier[-1], frontier[-1]
 
-    def rows(self, segment: int, cap: int) -> range:
-        """The positions that advance the segment next, oldest first, at most `cap`; due fills come before them."""
-        start = self.frontier[segment]
-        if self.fills and segment > 0 and not self.replaying:
-            start = max(start, self.live)
-        return range(start, min(self.ceiling(segment), start + cap))
+    def climbs_freely(self, segment: int, stop: int) -> bool:
+        """Whether the rows up to `stop` that advance `segment` will go on to the top just as they are.
+
+        All segments above are as far, none of the rows passes, and no exit is tested on the way.
+        """
+        if self.frontier[-1] != self.frontier[segment] or (self.exits_on and self.marks and stop == self.length):
+            return False
+        if self.replaying and self.replay_to[-1] < stop:
+            return False
+        return not self.fills or self.first_exit is None or stop <= self.first_exit
 
     def test_due(self, boundary: int) -> float | None:
         """The threshold the live token is tested against at an exit it has arrived at, or None where it is not tested.
 
         No exit is tested during replay, for the last prompt token, twice, or while `recompute` owes a full pass.
         """
-        if not self.exits_on or self.exit is None or self.replaying or boundary <= self.failed:
+        if not self.exits_on or self.exit is None or not self.marks or boundary <= self.failed:
             return None
-        if self.live < self.prompt_length or self.frontier[boundary - 1] < self.length or self.full_pass_due:
+        if self.frontier[boundary - 1] < len(self.tokens) or self.replaying or self.full_pass_due:
             return None
+        if self._thresholds is not None:
+            return self._thresholds[boundary - 1]
         return self.exit.threshold_at(self.shape.exit_layers[boundary - 1], self.num_output / self.max_tokens)
 
     @property
@@ -180,14 +180,15 @@ class Sequence:
         if self.exit is None or not self.recomputes:
             return False
         cap = self.exit.recompute_cap
-        return len(self.marks) >= cap and all(m < self.top for m in self.marks[-cap:])
+        return len(self.marks) >= cap and self.top not in self.marks[-cap:]
 
     def choice_due(self) -> range:
         """Positions that have reached the top and have not been used there: the live token's, or drafts to check."""
         if self.replaying:
             return range(0)
-        start = self.accepted - 1 if self.verifies else self.live
-        return range(start, min(self.frontier[-1], self.length))
+        length, reached = len(self.tokens), self.frontier[-1]
+        start = self.accepted - 1 if self.verifies else length - 1
+        return range(start, reached if reached < length else length)
 
     # What happened
 
@@ -197,9 +198,11 @@ class Sequence:
         if segment == self.top - 1 and start < stop and not self.replaying:
             self.top_passes += 1
         self.frontier[segment] = stop
-        if segment == 0:
-            self.replayed_tokens += max(0, min(self.reached[0], stop) - start)
-        self.reached[segment] = max(self.reached[segment], stop)
+        reached = self.reached[segment]
+        if segment == 0 and start < reached:
+            self.replayed_tokens += min(reached, stop) - start
+        if reached < stop:
+            self.reached[segment] = stop
 
     def filled(self) -> None:
         """All exited tokens passed all remaining segments."""
@@ -266,8 +269,13 @@ class Sequence:
             self.frontier = [min(f, self.live) for f in self.frontier]
         if not self.replaying:
             self.replay_to = self.frontier
+        self._replayed = False
         self.frontier = [0] * self.top
         self.close()
+
+    def restore(self, frontier: list[int]) -> None:
+        """Back to earlier frontiers: a step that moved them broke off."""
+        self.frontier, self._replayed = frontier, False
 
     def close(self) -> None:
         """Give the blocks back; may be called twice."""
@@ -277,13 +285,12 @@ class Sequence:
 
     # How it ends, and what it cost
 
-    def ends_with(self, length: int) -> bool:
-        """Whether the request is over once its first `length` tokens are output (stop strings aside)."""
-        return length - self.prompt_length >= self.max_tokens or self.stops_at(length)
-
-    def stops_at(self, length: int) -> bool:
-        """Whether the last of the first `length` tokens is one that ends the request."""
-        return length - self.prompt_length > self.sampling.min_tokens and self.tokens[length - 1] in self.stop_ids
+    def end_reason(self, length: int) -> FinishReason | None:
+        """Why the request is over once its first `length` tokens are output, if it is (stop strings aside)."""
+        count = length - self.prompt_length
+        if count > self.sampling.min_tokens and self.tokens[length - 1] in self.stop_ids:
+            return "stop"
+        return "length" if count >= self.max_tokens else None
 
     def end_at(self, length: int) -> None:
         """The output ends with the first `length` tokens; what was drafted or accepted beyond them is cut back."""
@@ -291,9 +298,3 @@ class Sequence:
             self.drafts_accepted -= sum(self.mark(p) < self.top for p in range(length - 1, self.accepted - 1))
         self.cut_back(length)
         self.accepted = length
-
-    @property
-    def stop_ids(self) -> tuple[int, ...]:
-        """Token ids that end this request."""
-        eos = () if self.sampling.ignore_eos else self.shape.eos_token_ids
-        return (*eos, *self.sampling.stop_token_ids)

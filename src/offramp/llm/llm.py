@@ -12,6 +12,7 @@ from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
 from offramp.errors import InvalidParameter
 from offramp.exits.calibration import CalibrationKey
+from offramp.llm.backend import ExecutorName, choose_backend
 from offramp.llm.dial import Dial
 from offramp.llm.load import context_length, make_executor, resolve_exits, store_blocks
 from offramp.llm.measure import measure_costs
@@ -31,9 +32,12 @@ class LLM:
         model: an alias (`smollm2-135m`), a folder in Hugging Face form, a hub id, or a `.gguf` file.
         exits: layers at which tokens may leave through the model's own norm and head, or the folder of an exit pack.
             By default two layers, at two thirds and five sixths of the depth; () for none.
-        dtype: `float32`, `bfloat16` or `float64`.
-        device: a torch device. Only `cpu` has been tested.
-        threads: threads for computing; None leaves them as they are.
+        executor: `native` (C++, on the CPU) or `torch` (any device); `auto` is native on the CPU, torch elsewhere.
+        dtype: of the weights. Native: `int8` (default), `int4`, `float32`, `float16` or `bfloat16`; torch: `float32`
+            (default), `bfloat16` or `float64`.
+        kv_dtype: of K and V. Native: `float16` (default) or `float32`; torch: that of the weights.
+        device: `cpu`, or a torch device; only `cpu` has been tested.
+        threads: threads for computing; None is one per core (native) or torch's own choice.
         block_size: tokens in a block of the paged store.
         kv_tokens: tokens the paged store holds; by default about 1 GiB of them.
         max_model_len: the longest prompt with its output; by default the model's own, at most 8192.
@@ -50,7 +54,9 @@ class LLM:
         model: str = "smollm2-135m",
         *,
         exits: Sequence[int] | str | Path | None = None,
-        dtype: str = "float32",
+        executor: ExecutorName = "auto",
+        dtype: str = "auto",
+        kv_dtype: str = "auto",
         device: str = "cpu",
         threads: int | None = None,
         block_size: int = 16,
@@ -71,27 +77,23 @@ class LLM:
             prefix_caching=prefix_caching,
             profitability=profitability,
         )
+        self._backend = backend = choose_backend(executor, device, dtype, kv_dtype)
         loaded = load_model(model, progress)
         self.spec, self.tokenizer = loaded.spec, loaded.tokenizer
         self.pack = resolve_exits(exits, loaded)
         context = context_length(loaded.spec, max_model_len)
         num_blocks = store_blocks(
-            loaded.spec, len(self.pack.exits), context, block_size, max_num_seqs, kv_tokens, dtype
+            loaded.spec, len(self.pack.exits), context, block_size, max_num_seqs, kv_tokens, backend
         )
-        executor = make_executor(
-            loaded,
-            self.pack,
-            block_size=block_size,
-            num_blocks=num_blocks,
-            context=context,
-            device=device,
-            dtype=dtype,
-            threads=threads,
+        runner = make_executor(
+            loaded, self.pack, backend, block_size=block_size, num_blocks=num_blocks, context=context, threads=threads
         )
-        key = CalibrationKey(loaded.identity, self.pack.identity, None, "torch", dtype, dtype)
-        costs = CostModel.from_layers(executor.shape.layers_at)
-        measure_costs(executor, costs)
-        self._session = Session(executor, config, costs, self.tokenizer, self.pack, key, trace)
+        key = CalibrationKey(
+            loaded.identity, self.pack.identity, None, backend.executor, backend.dtype, backend.kv_dtype
+        )
+        costs = CostModel.from_layers(runner.shape.layers_at)
+        measure_costs(runner, costs)
+        self._session = Session(runner, config, costs, self.tokenizer, self.pack, key, trace)
 
     @property
     def engine(self) -> Engine:
@@ -197,6 +199,9 @@ class LLM:
         shape, costs = self.engine.executor.shape, self.engine.costs
         layers = shape.layers_at
         return {
+            "executor": self._backend.executor,
+            "weights": self._backend.dtype,
+            "kv": self._backend.kv_dtype,
             "layers": shape.num_layers,
             "hidden_size": self.spec.hidden_size,
             "vocab_size": shape.vocab_size,

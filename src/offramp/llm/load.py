@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Sequence
 from pathlib import Path
 
-from offramp.errors import CacheTooSmall, InvalidParameter, MissingDependency
+from offramp.errors import CacheTooSmall, InvalidParameter
 from offramp.exits.pack import ExitPack, static_exits
 from offramp.exits.read import read_pack
+from offramp.llm.backend import Backend
 from offramp.models import LoadedModel
 from offramp.models.spec import ModelSpec
 from offramp.types.checks import check_integer
@@ -19,8 +19,6 @@ DEFAULT_CONTEXT = 8192
 
 DEFAULT_STORE_BYTES = 2**30
 """The paged store takes about this much unless a single context needs more."""
-
-ITEM_SIZES = {"float32": 4, "bfloat16": 2, "float64": 8}
 
 
 def resolve_exits(exits: Sequence[int] | str | Path | None, model: LoadedModel) -> ExitPack:
@@ -57,7 +55,13 @@ def context_length(spec: ModelSpec, asked: int | None) -> int:
 
 
 def store_blocks(
-    spec: ModelSpec, num_exits: int, context: int, block_size: int, max_num_seqs: int, kv_tokens: int | None, dtype: str
+    spec: ModelSpec,
+    num_exits: int,
+    context: int,
+    block_size: int,
+    max_num_seqs: int,
+    kv_tokens: int | None,
+    backend: Backend,
 ) -> int:
     """How many blocks the paged store gets.
 
@@ -66,8 +70,9 @@ def store_blocks(
     """
     check_integer("block_size", block_size, 1)
     if kv_tokens is None:
-        values = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim + (num_exits + 1) * spec.hidden_size
-        affordable = DEFAULT_STORE_BYTES // (values * ITEM_SIZES.get(dtype, 4))
+        kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * backend.kv_bytes
+        hidden = (num_exits + 1) * spec.hidden_size * backend.hidden_bytes
+        affordable = DEFAULT_STORE_BYTES // (kv + hidden)
         kv_tokens = min(max(affordable, context), max_num_seqs * context)
         return -(-kv_tokens // block_size)
     check_integer("kv_tokens", kv_tokens, 1)
@@ -81,30 +86,39 @@ def store_blocks(
 def make_executor(
     model: LoadedModel,
     exits: ExitPack,
+    backend: Backend,
     *,
     block_size: int,
     num_blocks: int,
     context: int,
-    device: str,
-    dtype: str,
     threads: int | None,
 ) -> Executor:
-    """The torch executor.
+    """The executor of `backend`, with the model loaded.
 
     Raises:
-        MissingDependency: torch is not installed.
-        InvalidParameter: unknown device or dtype.
+        InvalidParameter: unknown device.
+        PackError, WeightsError: the exits do not fit the model, or a tensor cannot be read.
     """
-    if importlib.util.find_spec("torch") is None:
-        raise MissingDependency(
-            "running a model needs torch, which is not installed", hint="pip install 'offramp[torch]'"
+    if threads is not None:
+        check_integer("threads", threads, 1)
+    if backend.executor == "native":
+        from offramp.executors.native import NativeExecutor
+
+        return NativeExecutor(
+            model.spec,
+            model.weights,
+            exits,
+            block_size=block_size,
+            num_blocks=num_blocks,
+            max_model_len=context,
+            dtype=backend.dtype,
+            kv_dtype=backend.kv_dtype,
+            threads=threads,
         )
     from offramp.executors.torch import TorchExecutor, set_threads
 
     if threads is not None:
-        check_integer("threads", threads, 1)
         set_threads(threads)
-
     return TorchExecutor(
         model.spec,
         model.weights,
@@ -112,6 +126,6 @@ def make_executor(
         block_size=block_size,
         num_blocks=num_blocks,
         max_model_len=context,
-        device=device,
-        dtype=dtype,
+        device=backend.device,
+        dtype=backend.dtype,
     )

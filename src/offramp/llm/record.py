@@ -19,7 +19,6 @@ class Record:
         self._stop = StopStrings(sampling.stop)
         self._stop_ids = stop_ids
         self._stopped = False
-        self.layer_sum = 0
         self._with_logprobs = sampling.logprobs is not None
         self._text: list[str] = []
         self._events: list[TokenEvent] = []
@@ -36,12 +35,6 @@ class Record:
     def push_event(self, event: TokenEvent) -> None:
         """Take an accepted token."""
         self._events.append(event)
-        self.layer_sum += event.exit_layer
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens accepted so far."""
-        return len(self._events)
 
     def finish(self) -> None:
         """The sequence has ended: text held back is complete now."""

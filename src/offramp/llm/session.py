@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, TypeVar
 
@@ -28,6 +28,15 @@ OnProgress = Callable[[int, int, int, float], None]
 T = TypeVar("T")
 
 
+@dataclass
+class Tally:
+    """How far the outputs of one call of `run` have come: kept as events arrive, not counted anew after every step."""
+
+    done: int = 0
+    tokens: int = 0
+    layers: int = 0
+
+
 class Session:
     """An engine with the records of what runs on it. `trace` is a file for exit traces."""
 
@@ -47,6 +56,7 @@ class Session:
         on_test = None if self._recorder is None else self._recorder.record
         self.engine = Engine(executor, config, costs, on_test=on_test)
         self._records: dict[int, Record] = {}
+        self._tallies: dict[int, Tally] = {}
         self._closed = False
 
     def close(self) -> None:
@@ -78,8 +88,14 @@ class Session:
         result = self.engine.step()
         for event in result.events:
             self._records[event.sequence].push_event(event)
+            tally = self._tallies.get(event.sequence)
+            if tally is not None:
+                tally.tokens += 1
+                tally.layers += event.exit_layer
         for finished in result.finished:
             self._records[finished.sequence].finish()
+            if finished.sequence in self._tallies:
+                self._tallies[finished.sequence].done += 1
 
     def read(self, number: int) -> Chunk | None:
         """What is new of an output since the last call; None if nothing is. Writes the trace of an ended one."""
@@ -96,6 +112,7 @@ class Session:
     def drop(self, number: int) -> None:
         """Forget an output, wherever it is."""
         del self._records[number]
+        self._tallies.pop(number, None)
         self.engine.abort(number)
         self.engine.forget(number)
         if self._recorder is not None:
@@ -129,20 +146,16 @@ class Session:
             for prompt, params, dial in zip(prompts, samplings, dials, strict=True):
                 groups.append(self.submit(prompt, params, dial))
             numbers = [n for group in groups for n in group]
-            while any(self.engine.sequences[n].finish_reason is None for n in numbers):
+            tally = Tally()
+            self._tallies.update(dict.fromkeys(numbers, tally))
+            while tally.done < len(numbers):
                 self.step()
                 if on_progress is not None:
-                    on_progress(*self._totals(numbers))
+                    on_progress(tally.done, len(numbers), tally.tokens, tally.layers / max(tally.tokens, 1))
             return [self._collect_group(group) for group in groups]
         finally:
             for number in [n for group in groups for n in group]:
                 self.drop(number)
-
-    def _totals(self, numbers: list[int]) -> tuple[int, int, int, float]:
-        done = sum(self.engine.sequences[n].finish_reason is not None for n in numbers)
-        tokens = sum(self._records[n].num_tokens for n in numbers)
-        layers = sum(self._records[n].layer_sum for n in numbers)
-        return done, len(numbers), tokens, layers / max(tokens, 1)
 
     def stream(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> Stream:
         """Generate for one prompt piece by piece; the request is queued now and cancelled when the iterator is left."""

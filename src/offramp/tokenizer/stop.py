@@ -14,6 +14,7 @@ class StopStrings:
 
     def __init__(self, stop: Sequence[str]) -> None:
         self._stop = sorted(stop, key=len, reverse=True)
+        self._longest = max(map(len, stop), default=0)
         self._held = ""
         self._matched: str | None = None
 
@@ -21,6 +22,8 @@ class StopStrings:
         """(text that may be emitted, the stop string if one was found). After a match nothing more is emitted."""
         if self._matched is not None:
             return "", self._matched
+        if not self._stop:
+            return text, None
         text = self._held + text
         ends = [(text.index(stop) + len(stop), stop) for stop in self._stop if stop in text]
         if ends:
@@ -38,8 +41,7 @@ class StopStrings:
 
     def _start_of_stop(self, text: str) -> int:
         """Length of the longest end of `text` that begins a stop string."""
-        longest = max((len(stop) for stop in self._stop), default=0)
-        for size in range(min(longest - 1, len(text)), 0, -1):
+        for size in range(min(self._longest - 1, len(text)), 0, -1):
             if any(stop.startswith(text[-size:]) for stop in self._stop):
                 return size
         return 0

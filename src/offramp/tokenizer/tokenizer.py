@@ -46,6 +46,7 @@ class Tokenizer:
         self.is_byte_level = is_byte_level(backend)
         self._prefix, self._suffix = self._around(add_bos, add_eos)
         self._alphabet = byte_alphabet()
+        self._bytes: dict[int, bytes] = {}
         self._chat_template = chat_template
 
     @property
@@ -90,8 +91,12 @@ class Tokenizer:
 
     def token_bytes(self, token: int) -> bytes:
         """The bytes of text that the token stands for, leading space included; empty outside the vocabulary."""
-        piece = self.piece(token)
-        return b"" if piece is None else piece_bytes(piece, self._alphabet if self.is_byte_level else None)
+        known = self._bytes.get(token)
+        if known is None:
+            piece = self.piece(token)
+            known = b"" if piece is None else piece_bytes(piece, self._alphabet if self.is_byte_level else None)
+            self._bytes[token] = known
+        return known
 
     @cached_property
     def chat_template(self) -> ChatTemplate:

@@ -4,6 +4,6 @@ from __future__ import annotations
 
 from offramp.weights.gguf import GGUFWeights
 from offramp.weights.safetensors import SafetensorsWeights
-from offramp.weights.source import WeightSource, fingerprint
+from offramp.weights.source import Blocks, BlockSource, WeightSource, fingerprint
 
-__all__ = ["GGUFWeights", "SafetensorsWeights", "WeightSource", "fingerprint"]
+__all__ = ["BlockSource", "Blocks", "GGUFWeights", "SafetensorsWeights", "WeightSource", "fingerprint"]

@@ -12,7 +12,7 @@ import numpy as np
 
 from offramp.errors import WeightsError
 from offramp.weights.gguf_header import TensorInfo, read_header
-from offramp.weights.source import Array, map_file, no_such_tensor
+from offramp.weights.source import Array, Blocks, map_file, no_such_tensor
 
 TOP_LEVEL = {
     "token_embd.weight": "model.embed_tokens.weight",
@@ -71,19 +71,41 @@ class GGUFWeights:
 
     def load(self, name: str) -> Array:
         """The tensor; see `WeightSource.load`."""
-        if name not in self._names:
-            raise no_such_tensor(name, self.path)
-        array = self._dequantize(self._names[name])
-        permuted = PERMUTED.search(name)
-        if permuted and self.metadata.get("general.architecture") in PERMUTED_ARCHITECTURES:
-            return self._unpermute(name, array, kv=permuted[1] == "k")
-        return array
+        return self._in_order(name, self._dequantize(self._stored(name)))
+
+    def block_kind(self, name: str) -> str | None:
+        """How a matrix is quantised; see `BlockSource.block_kind`."""
+        info = self._infos[self._stored(name)]
+        kind, (block, _) = _kind(info.type_id)
+        return kind if block > 1 and len(info.shape) == 2 else None
+
+    def raw(self, name: str) -> Blocks:
+        """The stored blocks of a quantised matrix; see `BlockSource.raw`."""
+        kind = self.block_kind(name)
+        if kind is None:
+            raise WeightsError(f"tensor `{name}` in `{self.path}` is no quantised matrix")
+        stored = self._stored(name)
+        info = self._infos[stored]
+        rows = self._data[info.offset : info.offset + self._sizes[stored]].reshape(info.shape[0], -1)
+        return Blocks(kind, self._in_order(name, rows))
 
     def rope_divisors(self) -> tuple[float, ...]:
         """What each RoPE frequency is divided by; empty if the file does not say."""
         if ROPE_DIVISORS not in self._infos:
             return ()
         return tuple(float(value) for value in self._dequantize(ROPE_DIVISORS).ravel())
+
+    def _stored(self, name: str) -> str:
+        if name not in self._names:
+            raise no_such_tensor(name, self.path)
+        return self._names[name]
+
+    def _in_order(self, name: str, array: Array) -> Array:
+        """`array`, whose rows are those of the tensor, with the rows in their Hugging Face order."""
+        permuted = PERMUTED.search(name)
+        if permuted and self.metadata.get("general.architecture") in PERMUTED_ARCHITECTURES:
+            return self._unpermute(name, array, kv=permuted[1] == "k")
+        return array
 
     def _dequantize(self, stored: str) -> Array:
         from gguf import GGMLQuantizationType
@@ -115,10 +137,8 @@ class GGUFWeights:
         return np.ascontiguousarray(pairs.swapaxes(1, 2)).reshape(array.shape)
 
     def _num_bytes(self, name: str, info: TensorInfo) -> int:
-        from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
-
         try:
-            block, block_bytes = GGML_QUANT_SIZES[GGMLQuantizationType(info.type_id)]
+            _, (block, block_bytes) = _kind(info.type_id)
         except (ValueError, KeyError) as error:
             raise WeightsError(f"tensor `{name}` in `{self.path}` has unknown type {info.type_id}") from error
         if not info.shape or 0 in info.shape or info.shape[-1] % block:
@@ -138,6 +158,14 @@ class GGUFWeights:
                 raise WeightsError(
                     f"`{self.path}` is truncated: tensor `{name}` ends at byte {end} of {len(self._data)}"
                 )
+
+
+def _kind(type_id: int) -> tuple[str, tuple[int, int]]:
+    """A stored type's name, and the values and bytes of one of its blocks."""
+    from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+    kind = GGMLQuantizationType(type_id)
+    return kind.name, GGML_QUANT_SIZES[kind]
 
 
 def hf_name(name: str) -> str:

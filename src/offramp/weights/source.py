@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import numpy as np
 import numpy.typing as npt
@@ -38,6 +38,30 @@ class WeightSource(Protocol):
 
         Raises:
             WeightsError: no such tensor, or one of a type that cannot be read.
+        """
+        ...
+
+
+class Blocks(NamedTuple):
+    """A quantised matrix as it is stored: `kind` as GGUF calls it (`Q4_1`), and its rows, (rows, bytes) uint8."""
+
+    kind: str
+    rows: npt.NDArray[np.uint8]
+
+
+@runtime_checkable
+class BlockSource(WeightSource, Protocol):
+    """A `WeightSource` whose quantised tensors can be had without dequantising them."""
+
+    def block_kind(self, name: str) -> str | None:
+        """How a matrix is quantised, e.g. `Q4_1`; None where it holds plain numbers. Reads nothing of the tensor."""
+        ...
+
+    def raw(self, name: str) -> Blocks:
+        """The stored blocks of a quantised matrix, rows in their Hugging Face order.
+
+        Raises:
+            WeightsError: no such tensor, or one that is no quantised matrix.
         """
         ...
 

@@ -1,22 +1,19 @@
-"""The torch executor's options, shape and paged store."""
+"""An executor's options, shape and paged store."""
 
 from __future__ import annotations
 
 import math
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from offramp.errors import InvalidParameter, PackError
 from offramp.exits.pack import Base, ExitPack, ExitSpec, norm_fingerprint
 from offramp.types.executor import Executor, SeqRows
-from tests.executors.toys import Toy, block_tables, every_log_prob, make_toy, random_prompts, run_all
-
-
-@pytest.fixture(scope="module")
-def toy() -> Toy:
-    return make_toy()
+from tests.executors.kinds import read_hidden, read_kv, write_hidden
+from tests.executors.toys import Toy, block_tables, every_log_prob, random_prompts, run_all
 
 
 def test_it_is_an_executor_of_the_model_s_shape(toy: Toy) -> None:
@@ -29,23 +26,35 @@ def test_it_is_an_executor_of_the_model_s_shape(toy: Toy) -> None:
     assert shape.eos_token_ids == toy.spec.eos_token_ids
 
 
-REFUSED = [
-    ({"dtype": "float16"}, "`dtype` cannot be 'float16'"),
-    ({"device": "tpu"}, "there is no device `tpu` here; there is `cpu`"),
-    ({"device": "cpu:x"}, "there is no device `cpu:x` here; there is `cpu`"),
+REFUSED: list[tuple[dict[str, Any], str]] = [
+    ({"dtype": "int16"}, "`dtype` cannot be 'int16'"),
     ({"block_size": 0}, "`block_size` must be a whole number of at least 1, not 0"),
     ({"num_blocks": 0}, "`num_blocks` must be a whole number of at least 1, not 0"),
     ({"max_model_len": 65}, "`max_model_len` must be a whole number of at least 1 and at most 64, not 65"),
 ]
 
 
-@pytest.mark.parametrize(("options", "message"), REFUSED)
-def test_refused_options(toy: Toy, options: dict[str, Any], message: str, monkeypatch: pytest.MonkeyPatch) -> None:
+REFUSED_BY: dict[str, list[tuple[dict[str, Any], str]]] = {
+    "torch": [
+        ({"dtype": "float16"}, "`dtype` cannot be 'float16'"),
+        ({"device": "tpu"}, "there is no device `tpu` here; there is `cpu`"),
+        ({"device": "cpu:x"}, "there is no device `cpu:x` here; there is `cpu`"),
+    ],
+    "native": [
+        ({"dtype": "float64"}, "`dtype` cannot be 'float64'"),
+        ({"kv_dtype": "int8"}, "`kv_dtype` cannot be 'int8'"),
+        ({"threads": 0}, "`threads` must be a whole number of at least 1, not 0"),
+    ],
+}
+
+
+def test_refused_options(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 0)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
-    with pytest.raises(InvalidParameter) as error:
-        toy.executor(**options)
-    assert error.value.message == message
+    for options, message in [*REFUSED, *REFUSED_BY[toy.kind]]:
+        with pytest.raises(InvalidParameter) as error:
+            toy.executor(**options)
+        assert error.value.message == message
 
 
 def test_the_fingerprint_of_the_final_norm_tells_models_apart(toy: Toy) -> None:
@@ -66,35 +75,37 @@ def test_a_copied_block_serves_in_place_of_the_original(toy: Toy) -> None:
     for segment in (1, 2):
         executor.run_segment(segment, [SeqRows(range(8), prompt, [20, 21])])
     ours = every_log_prob(executor, 3, 8, [20, 21])
-    torch.testing.assert_close(ours, toy.log_probs(prompt, 4), rtol=0, atol=1e-9)
+    torch.testing.assert_close(ours, toy.log_probs(prompt, 4), rtol=0, atol=toy.tolerance(1e-9))
 
 
 def test_copies_read_every_source_before_they_write(toy: Toy) -> None:
     executor = toy.executor()
-    hidden = executor._store.hidden
-    with torch.inference_mode():
-        hidden[:, :12] = torch.arange(12.0)[:, None].double()
+    marks = np.repeat(np.arange(12.0)[:, None], 32, axis=1)
+    for boundary in (1, 2, 3):
+        write_hidden(executor, boundary, range(12), marks)
     executor.copy_blocks([(0, 1), (1, 2)])
-    assert hidden[0, :12, 0].tolist() == [0, 1, 2, 3] * 2 + [4, 5, 6, 7]
+    for boundary in (1, 2, 3):
+        copied = read_hidden(executor, boundary, range(12))
+        assert copied[:, 0].tolist() == copied[:, 31].tolist() == [0, 1, 2, 3] * 2 + [4, 5, 6, 7]
 
 
 def test_empty_work_is_allowed(toy: Toy) -> None:
     executor = toy.executor()
-    before = executor._store.keys.clone()
+    run_all(executor, [[1, 2, 3]], [[0]])
+    before = [read_kv(executor, layer, range(8)) for layer in range(4)]
     executor.run_segment(0, [])
     executor.run_segment(1, [SeqRows([], [], [])])
     executor.pass_tokens(1, range(1, 3), [])
     executor.copy_blocks([])
     assert executor.score(1, [], frozenset()) == []
-    assert torch.equal(executor._store.keys, before)
+    after = [read_kv(executor, layer, range(8)) for layer in range(4)]
+    assert np.array_equal(before, after) and np.any(before)
 
 
 def test_a_sequence_that_is_not_finite_harms_no_other(toy: Toy) -> None:
     """Its NaN lie in blocks that a shorter sequence of the same bucket is padded over, or gets later."""
     executor, prompts = toy.executor(), random_prompts([4, 12])
-    for tensor in (executor._store.keys, executor._store.values):
-        with torch.inference_mode():
-            tensor[:] = math.nan
+    spoil(executor)
     tables = block_tables([4, 12], 4, 48)
     run_all(executor, prompts, tables)
     rows = [SeqRows([3], [prompts[0][3]], tables[0]), SeqRows([11], [prompts[1][11]], tables[1])]
@@ -102,4 +113,15 @@ def test_a_sequence_that_is_not_finite_harms_no_other(toy: Toy) -> None:
         executor.run_segment(segment, rows)
     for prompt, table in zip(prompts, tables, strict=True):
         ours = every_log_prob(executor, 3, len(prompt), table)
-        torch.testing.assert_close(ours, toy.log_probs(prompt, 4), rtol=0, atol=1e-9)
+        torch.testing.assert_close(ours, toy.log_probs(prompt, 4), rtol=0, atol=toy.tolerance(1e-9))
+
+
+def spoil(executor: Executor) -> None:
+    """Fill the store with NaN: K and V of every layer, and all hidden states."""
+    shape = executor.shape
+    slots = range(shape.num_blocks * shape.block_size)
+    for boundary in range(1, shape.num_segments + 1):
+        write_hidden(executor, boundary, slots, np.full((len(slots), 32), math.nan))
+    for block in range(shape.num_blocks):
+        executor.pass_tokens(1, range(shape.num_segments), [SeqRows(range(4), [], [block])])
+    assert all(np.isnan(part).all() for layer in range(4) for part in read_kv(executor, layer, slots))

@@ -9,9 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from offramp.executors.torch import TorchExecutor
 from offramp.exits.pack import ExitSpec
-from offramp.types.executor import Feature, ScoreRow
+from offramp.types.executor import Executor, Feature, ScoreRow
 from offramp.types.sampling import SamplingParams
 from tests.executors.toys import (
     OUTSIDE,
@@ -19,7 +18,6 @@ from tests.executors.toys import (
     VOCAB,
     Toy,
     make_pack,
-    make_toy,
     raw_logits,
     score_hidden,
     softmax,
@@ -28,11 +26,6 @@ from tests.executors.toys import (
 
 TOKEN_FEATURES: frozenset[Feature] = frozenset({"max_prob", "margin", "entropy"})
 SILENT = {"max_prob": 0.0, "margin": 0.0, "entropy": 1.0}
-
-
-@pytest.fixture(scope="module")
-def toy() -> Toy:
-    return make_toy()
 
 
 def test_greedy_takes_the_lowest_id_on_ties(toy: Toy) -> None:
@@ -64,10 +57,10 @@ def test_penalties_bias_and_bans_against_plain_loops(toy: Toy) -> None:
     probs = softmax(logits)
     assert scored.token == int(logits.argmax())
     assert scored.logprobs is not None
-    assert dict(scored.logprobs) == pytest.approx({t: math.log(p) for t, p in enumerate(probs) if p > 0})
-    assert scored.features["max_prob"] == pytest.approx(probs.max())
+    assert dict(scored.logprobs) == toy.approx({t: math.log(p) for t, p in enumerate(probs) if p > 0})
+    assert scored.features["max_prob"] == toy.approx(probs.max())
     kept = probs[probs > 0]
-    assert scored.features["entropy"] == pytest.approx(-(kept * np.log(kept)).sum() / math.log(VOCAB))
+    assert scored.features["entropy"] == toy.approx(-(kept * np.log(kept)).sum() / math.log(VOCAB))
 
 
 def test_rows_of_a_batch_keep_their_own_parameters(toy: Toy) -> None:
@@ -100,7 +93,7 @@ def test_zero_logprobs_give_the_chosen_token_only(toy: Toy) -> None:
     assert scored.logprobs is not None and [t for t, _ in scored.logprobs] == [scored.token]
 
 
-def reduced_executor(toy: Toy, *, other: bool) -> TorchExecutor:
+def reduced_executor(toy: Toy, *, other: bool) -> Executor:
     return toy.executor(make_pack(toy, ExitSpec(2, vocabulary="frequent", other=other), REDUCED))
 
 
@@ -125,7 +118,7 @@ def test_other_is_masked_only_if_every_token_outside_is(toy: Toy) -> None:
     scored = score_hidden(executor, 1, hidden, needs=TOKEN_FEATURES, banned=OUTSIDE)[0]
     logits = raw_logits(toy, hidden)[0, list(REDUCED)]
     assert scored.token == REDUCED[int(logits.argmax())]
-    assert scored.features["max_prob"] == pytest.approx(softmax(logits).max())
+    assert scored.features["max_prob"] == toy.approx(softmax(logits).max())
 
 
 def test_other_is_never_sampled(toy: Toy) -> None:

@@ -19,11 +19,6 @@ REDUCED = tuple(range(0, VOCAB, 3))
 ALL_LOGPROBS = SamplingParams(logprobs=VOCAB)
 
 
-@pytest.fixture(scope="module")
-def toy() -> Toy:
-    return make_toy()
-
-
 def rms(h: np.ndarray, weight: np.ndarray) -> np.ndarray:
     return np.asarray(weight * h / np.sqrt((h * h).mean(-1, keepdims=True) + 1e-6))
 
@@ -86,7 +81,7 @@ def test_log_probabilities_of_every_kind_of_head(toy: Toy, fields: dict[str, Any
             continue
         assert scored.token == ids[winner]
         assert scored.logprobs is not None
-        assert dict(scored.logprobs) == pytest.approx(dict(zip(ids, log_probs, strict=False)), abs=1e-9)
+        assert dict(scored.logprobs) == pytest.approx(dict(zip(ids, log_probs, strict=False)), abs=toy.tolerance(1e-9))
 
 
 def test_each_feature_against_its_formula(toy: Toy) -> None:
@@ -96,7 +91,7 @@ def test_each_feature_against_its_formula(toy: Toy) -> None:
     probs = softmax(expected_logits(toy, pack, pack.exits[0], hidden.numpy()))
     for row, scored in enumerate(score_hidden(toy.executor(pack), 1, hidden, needs=needs)):
         ordered = np.sort(probs[row])[::-1]
-        assert scored.features == pytest.approx(
+        assert scored.features == toy.approx(
             {
                 "max_prob": ordered[0],
                 "margin": ordered[0] - ordered[1],
@@ -116,9 +111,7 @@ def test_features_with_other_count_it_as_an_outcome(toy: Toy) -> None:
     for p, s in zip(probs, scored, strict=True):
         ordered, entropy = np.sort(p)[::-1], -(p * np.log(p)).sum() / math.log(len(REDUCED) + 1)
         spoken = {"max_prob": ordered[0], "margin": ordered[0] - ordered[1], "entropy": entropy}
-        assert s.features == pytest.approx(
-            spoken if s.token is not None else {"max_prob": 0, "margin": 0, "entropy": 1}
-        )
+        assert s.features == toy.approx(spoken if s.token is not None else {"max_prob": 0, "margin": 0, "entropy": 1})
 
 
 def test_saturation_is_the_cosine_with_the_previous_boundary_cut_at_zero(toy: Toy) -> None:
@@ -128,7 +121,7 @@ def test_saturation_is_the_cosine_with_the_previous_boundary_cut_at_zero(toy: To
     a, b = first.numpy(), second.numpy()
     cosines = (a * b).sum(-1) / np.linalg.norm(a, axis=-1) / np.linalg.norm(b, axis=-1)
     scored = score_hidden(executor, 2, second, needs=frozenset({"saturation"}))
-    assert [s.features["saturation"] for s in scored] == pytest.approx(np.maximum(0, cosines).tolist())
+    assert [s.features["saturation"] for s in scored] == toy.approx(np.maximum(0, cosines).tolist())
     assert (cosines < 0).any()
 
 
@@ -139,24 +132,25 @@ def test_saturation_is_absent_at_the_first_exit(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("norm", ["shared", "own", "none"])
-@pytest.mark.parametrize("kind", ["linear", "mlp"])
-def test_the_classifier_reads_the_normed_hidden_state(toy: Toy, kind: str, norm: str) -> None:
-    spec = ExitSpec(2, norm=norm, classifier=kind, adapter="linear")  # type: ignore[arg-type]
+@pytest.mark.parametrize("classifier", ["linear", "mlp"])
+def test_the_classifier_reads_the_normed_hidden_state(toy: Toy, classifier: str, norm: str) -> None:
+    spec = ExitSpec(2, norm=norm, classifier=classifier, adapter="linear")  # type: ignore[arg-type]
     pack, hidden = make_pack(toy, spec), states(toy)
     shared = toy.source.arrays["model.norm.weight"]
     weights = {"shared": shared, "own": pack.tensor(2, "norm.weight")}
     h = hidden.numpy()
     x = h if norm == "none" else rms(h, weights[norm])
-    if kind == "linear":
+    if classifier == "linear":
         logit = x @ pack.tensor(2, "classifier.weight").T + pack.tensor(2, "classifier.bias")
     else:
         low = silu(x @ pack.tensor(2, "classifier.down.weight").T + pack.tensor(2, "classifier.down.bias"))
         logit = low @ pack.tensor(2, "classifier.up.weight").T + pack.tensor(2, "classifier.up.bias")
     scored = score_hidden(toy.executor(pack), 1, hidden, needs=frozenset({"classifier"}), choose=False)
-    assert [s.features["classifier"] for s in scored] == pytest.approx((1 / (1 + np.exp(-logit[:, 0]))).tolist())
+    assert [s.features["classifier"] for s in scored] == toy.approx((1 / (1 + np.exp(-logit[:, 0]))).tolist())
 
 
-def test_only_hidden_features_and_no_choice_evaluate_no_head(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_only_hidden_features_and_no_choice_evaluate_no_head(monkeypatch: pytest.MonkeyPatch) -> None:
+    toy = make_toy()
     executor = toy.executor(make_pack(toy, ExitSpec(2, classifier="linear")))
 
     def refuse(*_: object) -> None:

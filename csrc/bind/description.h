@@ -1,0 +1,24 @@
+// Models come from Python as mappings by the names of the fields in model.h and head.h.
+#pragma once
+
+#include <nanobind/nanobind.h>
+#include <nanobind/ndarray.h>
+
+#include <vector>
+
+#include "model.h"
+
+namespace offramp {
+
+// Arrays that matrices point into.
+using Kept = std::vector<nanobind::object>;
+
+Config read_config(nanobind::handle description);
+
+// (type, n, k, data); the array is checked against what the matrix needs, and added to `kept`.
+Matrix read_matrix(nanobind::handle matrix, const char* name, Kept* kept);
+
+Layer read_layer(nanobind::handle description, Kept* kept);
+Head read_head(nanobind::handle description, Kept* kept);
+
+}  // namespace offramp

@@ -1,0 +1,14 @@
+// Checks that come before anything is computed or written.
+#pragma once
+
+#include "model.h"
+
+namespace offramp {
+
+// Throws std::invalid_argument where sizes do not fit together.
+void check_model(const Config& config, const Matrix& embedding, const std::vector<Layer>& layers, size_t heads);
+
+// Throws std::out_of_range for a token, position or block that does not exist. `tokens`: whether they are read.
+void check_batch(const Config& config, const Batch& batch, bool tokens);
+
+}  // namespace offramp

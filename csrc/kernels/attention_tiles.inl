@@ -1,0 +1,131 @@
+// What attention.inl works on: the state of a task, and where K and V of a span of positions are.
+
+namespace offramp {
+namespace {
+
+constexpr int64_t kSpan = 64;  // positions in a step of the softmax
+constexpr int64_t kTiles = kSpan / kLanes;
+
+// The state of a task; all queries are laid out row after row.
+struct Attention {
+  const Attend& task;
+  int64_t width;   // of a head, in whole vectors
+  float* queries;  // [queries][width], times scale
+  float* sums;     // [queries][width]
+  float* scores;   // [queries][kSpan], then weights
+  float* totals;   // [queries][kLanes]
+  float* best;     // [queries]
+  float* tiles;    // [kSpan][width]: K or V of a span as floats
+};
+
+// K or V of a span: a pointer to each tile, with rows `stride` elements apart. Rows are channels in K, positions in V.
+template <typename T>
+struct Tiles {
+  const T* at[kTiles];
+  int64_t stride;
+};
+
+// Positions [begin, end) of the span that a query sees.
+struct Range {
+  int64_t begin, end;
+};
+
+OFFRAMP_INLINE Vec load_element(const float* p) { return load(p); }
+OFFRAMP_INLINE Vec load_element(const uint16_t* p) { return load_half(p); }
+OFFRAMP_INLINE float to_float(float x) { return x; }
+OFFRAMP_INLINE float to_float(uint16_t x) { return half_to_float(x); }
+
+OFFRAMP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
+OFFRAMP_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
+
+OFFRAMP_INLINE int64_t first_seen(const Attend& task, int64_t row) {
+  return task.window > 0 ? larger(0, task.positions[row] - task.window + 1) : 0;
+}
+
+OFFRAMP_INLINE Range range_of(const Attend& task, int64_t row, int64_t start) {
+  return {larger(first_seen(task, row) - start, 0), smaller(task.positions[row] + 1 - start, kSpan)};
+}
+
+template <typename T>
+OFFRAMP_INLINE const T* at_block(const Attend& task, const uint8_t* base, int64_t position) {
+  return reinterpret_cast<const T*>(base + task.blocks[position / task.block_size] * task.block_stride);
+}
+
+// Whether a tile of K and V can be read where it lies.
+OFFRAMP_INLINE bool whole_tiles(const Attend& task) {
+  return task.block_size % kLanes == 0 && task.head_dim % kLanes == 0;
+}
+
+template <typename T>
+Tiles<T> keys_in_place(const Attend& task, int64_t start, Range range) {
+  Tiles<T> k = {{}, task.block_size};
+  for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
+    const int64_t position = start + t * kLanes;
+    k.at[t] = at_block<T>(task, task.k, position) + position % task.block_size;
+  }
+  return k;
+}
+
+template <typename T>
+Tiles<T> values_in_place(const Attend& task, int64_t start, Range range) {
+  Tiles<T> v = {{}, task.head_dim};
+  for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
+    const int64_t position = start + t * kLanes;
+    v.at[t] = at_block<T>(task, task.v, position) + position % task.block_size * task.head_dim;
+  }
+  return v;
+}
+
+// As floats in a.tiles, for many queries.
+Tiles<float> keys_widened(const Attention& a, int64_t start, Range range) {
+  const Tiles<uint16_t> k = keys_in_place<uint16_t>(a.task, start, range);
+  Tiles<float> wide = {{}, kLanes};
+  for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
+    float* tile = a.tiles + t * a.width * kLanes;
+    for (int64_t c = 0; c < a.width; ++c) store(tile + c * kLanes, load_half(k.at[t] + c * k.stride));
+    wide.at[t] = tile;
+  }
+  return wide;
+}
+
+Tiles<float> values_widened(const Attention& a, int64_t start, Range range) {
+  const Tiles<uint16_t> v = values_in_place<uint16_t>(a.task, start, range);
+  Tiles<float> wide = {{}, a.width};
+  for (int64_t p = range.begin; p < range.end; ++p) {
+    const uint16_t* row = v.at[p / kLanes] + p % kLanes * v.stride;
+    for (int64_t c = 0; c < a.width; c += kLanes) store(a.tiles + p * a.width + c, load_half(row + c));
+  }
+  for (int64_t t = 0; t < kTiles; ++t) wide.at[t] = a.tiles + t * kLanes * a.width;
+  return wide;
+}
+
+// Gathered one by one, for blocks and heads that tiles do not fit into. Only positions of `range` are read.
+template <typename T>
+Tiles<float> keys_gathered(const Attention& a, int64_t start, Range range) {
+  const Attend& task = a.task;
+  Tiles<float> wide = {{}, kLanes};
+  for (int64_t t = 0; t < kTiles; ++t) wide.at[t] = a.tiles + t * a.width * kLanes;
+  for (int64_t i = 0; i < kSpan * a.width; ++i) a.tiles[i] = 0;
+  for (int64_t p = range.begin; p < range.end; ++p) {
+    const T* block = at_block<T>(task, task.k, start + p) + (start + p) % task.block_size;
+    float* tile = a.tiles + p / kLanes * a.width * kLanes + p % kLanes;
+    for (int64_t c = 0; c < task.head_dim; ++c) tile[c * kLanes] = to_float(block[c * task.block_size]);
+  }
+  return wide;
+}
+
+template <typename T>
+Tiles<float> values_gathered(const Attention& a, int64_t start, Range range) {
+  const Attend& task = a.task;
+  Tiles<float> wide = {{}, a.width};
+  for (int64_t t = 0; t < kTiles; ++t) wide.at[t] = a.tiles + t * kLanes * a.width;
+  for (int64_t p = range.begin; p < range.end; ++p) {
+    const T* row = at_block<T>(task, task.v, start + p) + (start + p) % task.block_size * task.head_dim;
+    float* target = a.tiles + p * a.width;
+    for (int64_t c = 0; c < a.width; ++c) target[c] = c < task.head_dim ? to_float(row[c]) : 0;
+  }
+  return wide;
+}
+
+}  // namespace
+}  // namespace offramp

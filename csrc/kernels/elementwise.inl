@@ -1,0 +1,94 @@
+// Kernels that go over a row once: quantisation, norm, gate, sums, rotation, halves.
+
+namespace offramp {
+namespace {
+
+void quantize(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums) {
+  const IntVec magnitude = broadcast_int(0x7fffffff);
+  for (int64_t begin = 0, g = 0; begin < k; begin += kGroup, ++g, q += kGroup) {
+    const int64_t left = k - begin;
+    const Vec a = load_first(x + begin, left);
+    const Vec b = left > kLanes ? load_first(x + begin + kLanes, left - kLanes) : broadcast(0);
+    // Magnitudes compare like their bits, and an infinity or a NaN is larger than every number.
+    const int32_t bits = largest(max(as_int(a) & magnitude, as_int(b) & magnitude));
+    const float max_abs = bits_float(static_cast<uint32_t>(bits));
+    if (bits >= 0x7f800000 || max_abs < kQuantizeFloor) {
+      for (int64_t i = 0; i < kGroup; ++i) q[i] = 0;
+      scale[g] = bits >= 0x7f800000 ? bits_float(0x7fc00000) : 0.0f;
+      sums[g] = 0;
+      continue;
+    }
+    scale[g] = max_abs / 32767.0f;
+    const Vec divisor = broadcast(scale[g]);
+    const IntVec qa = round_int(a / divisor);
+    const IntVec qb = round_int(b / divisor);
+    store_short(q, qa);
+    store_short(q + kLanes, qb);
+    sums[g] = sum(qa + qb);
+  }
+}
+
+void rms_norm(const float* x, const float* weight, float eps, int64_t n, float* y) {
+  Vec squares = broadcast(0);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) {
+    const Vec a = load(x + i);
+    squares = fma(a, a, squares);
+  }
+  if (i < n) {
+    const Vec a = load_first(x + i, n - i);
+    squares = fma(a, a, squares);
+  }
+  const float mean = sum(squares) / static_cast<float>(n);
+  const Vec factor = broadcast(1.0f / __builtin_sqrtf(mean + eps));
+  for (i = 0; i + kLanes <= n; i += kLanes) {
+    const Vec a = load(x + i) * factor;
+    store(y + i, weight ? a * load(weight + i) : a);
+  }
+  if (i < n) {
+    const Vec a = load_first(x + i, n - i) * factor;
+    store_first(y + i, n - i, weight ? a * load_first(weight + i, n - i) : a);
+  }
+}
+
+OFFRAMP_INLINE Vec silu_mul(Vec gate, Vec up) {
+  const Vec one = broadcast(1.0f);
+  return gate / (one + exp(broadcast(-0.0f) - gate)) * up;
+}
+
+void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, silu_mul(load(gate + i), load(up + i)));
+  if (i < n) store_first(y + i, n - i, silu_mul(load_first(gate + i, n - i), load_first(up + i, n - i)));
+}
+
+void add(float* x, const float* y, int64_t n) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(x + i, load(x + i) + load(y + i));
+  if (i < n) store_first(x + i, n - i, load_first(x + i, n - i) + load_first(y + i, n - i));
+}
+
+void rotate(float* x, const float* cos, const float* sin, int64_t half) {
+  for (int64_t i = 0; i < half; i += kLanes) {
+    const int64_t n = half - i < kLanes ? half - i : kLanes;
+    const Vec a = load_first(x + i, n), b = load_first(x + half + i, n);
+    const Vec c = load_first(cos + i, n), s = load_first(sin + i, n);
+    store_first(x + i, n, fma(a, c, broadcast(-0.0f) - b * s));
+    store_first(x + half + i, n, fma(b, c, a * s));
+  }
+}
+
+void to_half(const float* x, int64_t n, uint16_t* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store_half(y + i, load(x + i));
+  for (; i < n; ++i) y[i] = float_to_half(x[i]);
+}
+
+void from_half(const uint16_t* x, int64_t n, float* y) {
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, load_half(x + i));
+  for (; i < n; ++i) y[i] = half_to_float(x[i]);
+}
+
+}  // namespace
+}  // namespace offramp

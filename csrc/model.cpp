@@ -1,0 +1,97 @@
+#include "model.h"
+
+#include <stdexcept>
+#include <utility>
+
+#include "check.h"
+#include "model_impl.h"
+
+namespace offramp {
+namespace {
+
+using Lock = std::lock_guard<std::mutex>;
+
+Config checked(Config c, const Matrix& embedding, const std::vector<Layer>& layers, size_t heads) {
+  check_model(c, embedding, layers, heads);
+  return c;
+}
+
+StoreShape shape_of(const Config& c, size_t layers) {
+  StoreShape shape;
+  shape.layers = static_cast<int64_t>(layers);
+  shape.boundaries = static_cast<int64_t>(c.layers_at.size()) - 1;
+  shape.kv_heads = c.kv_heads;
+  shape.head_dim = c.head_dim;
+  shape.hidden = c.hidden;
+  shape.block_size = c.block_size;
+  shape.num_blocks = c.num_blocks;
+  shape.half = c.half_kv;
+  return shape;
+}
+
+}  // namespace
+
+Model::Impl::Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<Head> heads, int threads)
+    : config(checked(std::move(c), table, stack, heads.size())),
+      embedding(table),
+      layers(std::move(stack)),
+      pool(threads),
+      store(shape_of(config, layers.size())),
+      scorer(&pool, &store, std::move(heads), config.vocab, config.eps),
+      rotary(config.frequencies, config.rope_factor),
+      runner({config, embedding, layers, pool, store, rotary}),
+      passer({config, embedding, layers, pool, store, rotary}) {}
+
+Model::Model(Config config, Matrix embedding, std::vector<Layer> layers, std::vector<Head> heads, int threads)
+    : impl_(std::make_unique<Impl>(std::move(config), embedding, std::move(layers), std::move(heads), threads)) {}
+
+Model::~Model() = default;
+
+void Model::run_segment(int64_t segment, const Batch& batch) {
+  const int64_t segments = static_cast<int64_t>(impl_->config.layers_at.size()) - 1;
+  if (segment < 0 || segment >= segments) throw std::out_of_range("there is no segment " + std::to_string(segment));
+  check_batch(impl_->config, batch, segment == 0);
+  Lock lock(impl_->calls);
+  impl_->runner.run(segment, batch);
+}
+
+void Model::pass_tokens(int64_t boundary, int64_t first_segment, int64_t last_segment, const Batch& batch) {
+  const std::vector<int64_t>& at = impl_->config.layers_at;
+  const int64_t segments = static_cast<int64_t>(at.size()) - 1;
+  if (boundary < 1 || boundary > segments) throw std::out_of_range("there is no boundary " + std::to_string(boundary));
+  if (first_segment < 0 || last_segment > segments || first_segment > last_segment) {
+    throw std::out_of_range("there are no segments " + std::to_string(first_segment) + " to " +
+                            std::to_string(last_segment));
+  }
+  check_batch(impl_->config, batch, false);
+  Lock lock(impl_->calls);
+  impl_->passer.run(boundary, at[first_segment], at[last_segment], batch);
+}
+
+std::vector<Scored> Model::score(int64_t boundary, const std::vector<ScoreRow>& rows, uint32_t needs, bool choose) {
+  Lock lock(impl_->calls);
+  return impl_->scorer.score(boundary, rows, needs, choose);
+}
+
+void Model::copy_blocks(const std::vector<std::pair<int32_t, int32_t>>& pairs) {
+  Lock lock(impl_->calls);
+  impl_->store.copy_blocks(pairs);
+}
+
+void Model::time(bool on) {
+  Lock lock(impl_->calls);
+  impl_->runner.timed = on;
+  impl_->runner.timings = Timings();
+}
+
+Timings Model::timings() const {
+  Lock lock(impl_->calls);
+  return impl_->runner.timings;
+}
+
+Store& Model::store() { return impl_->store; }
+const Config& Model::config() const { return impl_->config; }
+const std::vector<Head>& Model::heads() const { return impl_->scorer.heads(); }
+void Model::wake() { impl_->pool.wake(); }
+
+}  // namespace offramp

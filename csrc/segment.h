@@ -1,0 +1,108 @@
+// Runs the layers of a segment over the rows of a batch, and passes rows by them.
+//
+// Every layer is a few loops shared by the team, with a barrier after each:
+//   norm      normalised rows, as integers where weights are integers
+//   qkv       product
+//   rotate    norms and rotation of q and k; K and V into the store. Part of `attend` if there is but one sequence
+//   attend    attention of some rows and a key/value head, and its outputs as integers
+//   out       product, added to the hidden states
+//   norm, gate_up (product, gate, integers), down (product, added)
+// No result depends on how the work is cut.
+#pragma once
+
+#include <chrono>
+#include <cstdint>
+#include <vector>
+
+#include "model.h"
+#include "operand.h"
+#include "pool.h"
+#include "rotary.h"
+#include "store.h"
+
+namespace offramp {
+
+// The parts of a model that compute, and where results go.
+struct Machine {
+  const Config& config;
+  const Matrix& embedding;
+  const std::vector<Layer>& layers;
+  Pool& pool;
+  Store& store;
+  Rotary& rotary;
+
+  // Columns of the fused projection.
+  int64_t q_width() const { return round_up(config.heads * config.head_dim, kPanel); }
+  int64_t kv_width() const { return round_up(config.kv_heads * config.head_dim, kPanel); }
+  int64_t group() const { return config.heads / config.kv_heads; }
+};
+
+// Rows [first, first + count) of a batch, all of one sequence, to be attended together.
+struct RowChunk {
+  int64_t sequence = 0, first = 0, count = 0;
+};
+
+class SegmentRunner {
+ public:
+  explicit SegmentRunner(const Machine& machine) : m_(machine) {}
+
+  // Of a batch that has been checked.
+  void run(int64_t segment, const Batch& batch);
+
+  bool timed = false;
+  Timings timings;
+
+ private:
+  void reserve();
+  void cut_rows();
+  void compute(Worker& worker, int64_t segment);
+  void read_hidden(int64_t segment, int64_t row);
+  void run_layer(Worker& worker, int64_t layer);
+  Rows norm_rows(Worker& worker, const std::vector<float>& norm, WeightType type);
+  void project(Worker& worker, const Matrix& matrix, const Rows& input, const std::vector<float>& bias, float* out,
+               bool add);
+  void rotate_row(int64_t layer, int64_t row, int64_t head);
+  void attend(Worker& worker, int64_t layer);
+  void attend_chunk(Worker& worker, int64_t layer, const RowChunk& chunk, int64_t head);
+  void gate(Worker& worker, const Layer& layer, const Rows& input);
+  void gate_units(const Layer& layer, const Rows& input, int64_t first, int64_t begin, int64_t end, float* scratch);
+  void lap(const Worker& worker, double Timings::* phase);
+
+  const Machine m_;
+  const Batch* batch_ = nullptr;
+  int64_t rows_ = 0;
+  bool alone_ = false;      // so few rows that every thread makes its own input of a product
+  bool one_chunk_ = false;  // rows are rotated where they are attended
+
+  std::vector<int64_t> slots_;    // of each row
+  std::vector<RowChunk> chunks_;  // the longest first
+  Buffer<float> hidden_, qkv_;
+  std::vector<Operand> normed_;  // of all threads; [0] is shared unless alone
+  Operand attended_, gated_;
+  std::vector<Buffer<float>> scratch_;  // of each thread
+  std::chrono::steady_clock::time_point last_;
+};
+
+// Hidden-state propagation (CALM, Schuster et al. 2022): K and V of hidden states that skip layers. The norms of the
+// layers are folded into the `passing` matrices, so all layers read the same rows.
+class Passer {
+ public:
+  explicit Passer(const Machine& machine) : m_(machine) {}
+
+  // Layers [first, last), from hidden states at `boundary`.
+  void run(int64_t boundary, int64_t first, int64_t last, const Batch& batch);
+
+ private:
+  void pass_heads(int64_t layer, int64_t row, int64_t rows, int64_t head, int64_t heads, float* scratch);
+
+  const Machine m_;
+  const Batch* batch_ = nullptr;
+  std::vector<int64_t> slots_;
+  Operand normed_;
+  std::vector<Buffer<float>> scratch_;
+};
+
+// The slot of each row.
+void find_slots(const Batch& batch, int64_t block_size, std::vector<int64_t>* slots);
+
+}  // namespace offramp

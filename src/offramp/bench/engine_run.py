@@ -1,0 +1,181 @@
+"""`offramp bench engine`: every engine in its own process, one report."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any
+
+from offramp.bench.engines import Engine, interpreter, why_absent
+from offramp.bench.inputs import ModelInput
+from offramp.bench.machine import describe_code, describe_machine
+from offramp.bench.quiet import Watch
+from offramp.bench.results import EngineRecord, EngineReport, Task, read_report, write_json
+from offramp.bench.rounds import Rounds
+from offramp.bench.settings import Settings
+from offramp.bench.worker import ProcessWorker, Worker, WorkerFailed
+from offramp.errors import InvalidParameter, OfframpError
+
+REPORT = "engine.json"
+RESUMABLE = ("batches", "step_rows", "max_wait")
+"""Settings that may differ from those of the run that is resumed."""
+
+Update = Callable[[int, int, str], None]
+"""Told how much is done, of how much, and a phrase that says so."""
+
+Start = Callable[[Engine, str, Path], Worker]
+"""Starts an engine's worker with an interpreter; the path is where it may log."""
+
+
+def start_process(engine: Engine, python: str, log: Path, threads: int) -> Worker:
+    """The engine's worker program in a process of its own."""
+    env = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    return ProcessWorker([python, str(engine.script)], env, log)
+
+
+class EngineRun:
+    """One run. `folder` keeps the report as it grows, and what the workers print on stderr."""
+
+    def __init__(
+        self,
+        engines: Sequence[Engine],
+        settings: Settings,
+        threads: int,
+        folder: Path,
+        *,
+        pythons: Mapping[str, str],
+        update: Update,
+        start: Start | None = None,
+        watch: Watch | None = None,
+    ) -> None:
+        self.engines, self.settings, self.threads, self.folder = list(engines), settings, threads, folder
+        self._pythons = {e.peer: sys.executable if e.ours else interpreter(e.peer, pythons) for e in engines}
+        self._update, self._watch = update, watch or Watch()
+        self._start = start or (lambda engine, python, log: start_process(engine, python, log, threads))
+        self._done, self._total = 0, 1
+
+    def run(self, model: ModelInput, resume: bool = False) -> EngineReport:
+        """Measure everything, writing the report after every task.
+
+        Raises:
+            InvalidParameter: `resume`, and what is there was measured otherwise.
+            OfframpError: no engine of ours can be measured.
+        """
+        identity = self.settings.identity(model.identity, self.threads)
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        report = EngineReport(now, describe_machine(), describe_code(), {"name": model.name, **identity})
+        earlier = self._earlier(report.settings, report.machine) if resume else None
+        with ExitStack() as stack:
+            workers = self._load_all(report, model, stack)
+            if not any(e.ours for e in report.present):
+                reason = next((e.absent for e in report.engines if e.ours), "none was asked for")
+                raise OfframpError(f"offramp itself cannot be measured: {reason}")
+            self._measure_ceilings(report, workers)
+            rounds = Rounds(
+                workers,
+                model.prompts,
+                self._watch,
+                repeats=self.settings.repeats,
+                prompt_tokens=self.settings.prompt_tokens,
+                new_tokens=self.settings.new_tokens,
+                max_wait=self.settings.max_wait,
+                on_repeat=self._say,
+                on_peak=lambda name, peak: _note_peak(report.record(name), peak),
+            )
+            self._measure_all(report, rounds, earlier)
+        return report
+
+    def _load_all(self, report: EngineReport, model: ModelInput, stack: ExitStack) -> dict[str, Worker]:
+        workers: dict[str, Worker] = {}
+        absent = {e.peer: None if e.ours else why_absent(e.peer, self._pythons[e.peer]) for e in self.engines}
+        wanted = {e.precision for e in self.engines if absent[e.peer] is None}
+        batch = max(self.settings.batches)
+        files = model.for_workers(sorted(wanted), batch, lambda text: self._update(0, 1, text))
+        for engine in self.engines:
+            self._update(0, 1, f"loading {engine.name}")
+            python = self._pythons[engine.peer]
+            record = EngineRecord(engine.name, engine.peer, engine.precision, engine.bits, engine.ours, python)
+            report.engines.append(record)
+            record.absent = absent[engine.peer]
+            if record.absent is not None:
+                continue
+            log = self.folder / f"{engine.name.replace(' ', '-')}.log"
+            try:
+                worker = self._start(engine, python, log)
+                stack.callback(worker.close)
+                facts = worker.ask("load", model=files, **self._load_arguments(engine))
+            except WorkerFailed as error:
+                record.absent = error.message
+                continue
+            _note_peak(record, facts.pop("peak_bytes"))
+            record.facts = facts
+            workers[engine.name] = worker
+        return workers
+
+    def _load_arguments(self, engine: Engine) -> dict[str, Any]:
+        precision = engine.precision + (f"@{engine.variant}" if engine.variant else "")
+        return {"precision": precision, "threads": self.threads, "context": self.settings.context}
+
+    def _measure_ceilings(self, report: EngineReport, workers: Mapping[str, Worker]) -> None:
+        for engine in report.present:
+            if engine.ours and report.ceilings is None:
+                self._watch.wait_until_quiet(self.settings.max_wait)
+                try:
+                    answer = workers[engine.name].ask("ceilings", threads=self.threads)
+                except WorkerFailed:
+                    continue
+                answer.pop("peak_bytes")
+                report.ceilings = answer
+
+    def _measure_all(self, report: EngineReport, rounds: Rounds, earlier: EngineReport | None) -> None:
+        tasks = {task: self._who(report, task) for task in self.settings.tasks}
+        self._total = sum(len(names) for names in tasks.values()) * (self.settings.repeats + 1)
+        for task, names in tasks.items():
+            kept = None if earlier is None else _kept(earlier, report, task, names)
+            if kept is not None:
+                report.cells += kept
+                self._done += len(names) * (self.settings.repeats + 1)
+                continue
+            report.cells += rounds.measure(task, names)
+            for name, reason in rounds.failed.items():
+                report.record(name).absent = f"it failed: {reason}"
+            write_json(self.folder / REPORT, report.to_dict())
+        write_json(self.folder / REPORT, report.to_dict())
+
+    def _who(self, report: EngineReport, task: Task) -> list[str]:
+        return [e.name for e in report.present if e.ours or task.kind != "step"]
+
+    def _say(self, name: str, task: Task, number: int) -> None:
+        what = f"{task.kind} {task.size}, {name}, " + (f"repeat {number}" if number else "warming up")
+        self._update(self._done, self._total, f"{self._done} of {self._total}: {what}")
+        self._done += 1
+
+    def _earlier(self, settings: dict[str, Any], machine: dict[str, Any]) -> EngineReport | None:
+        path = self.folder / REPORT
+        if not path.is_file():
+            return None
+        earlier = read_report(path)
+        differ = [n for n in settings if n not in RESUMABLE and earlier.settings.get(n) != settings[n]]
+        differ += [n for n in ("cpu", "cores") if earlier.machine.get(n) != machine[n]]
+        if differ:
+            raise InvalidParameter(
+                f"`{path}` was measured otherwise: {', '.join(differ)} differ",
+                param="resume",
+                hint="leave out `--resume`, or repeat the flags of that run",
+            )
+        return earlier
+
+
+def _note_peak(record: EngineRecord, peak: int) -> None:
+    record.peak_bytes = max(record.peak_bytes or 0, peak)
+
+
+def _kept(earlier: EngineReport, report: EngineReport, task: Task, names: list[str]) -> list[Any] | None:
+    """The cells of a task that an earlier run finished with these very engines; None if it has to be done."""
+    cells = [earlier.cell(name, task) for name in names]
+    versions = {e.name: e.facts.get("version") for e in earlier.engines}
+    same = all(versions.get(name) == report.record(name).facts.get("version") for name in names)
+    return cells if same and None not in cells else None

@@ -1,0 +1,160 @@
+"""The engines that can be measured: where their workers are, in which precisions they run, and who is installed."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from offramp.errors import InvalidParameter, did_you_mean
+
+WORKERS = Path(__file__).parent / "peers"
+ISAS = ("portable", "avx2", "avx512")
+
+BITS: Mapping[str, int] = {
+    "int4": 4,
+    "q4_0": 4,
+    "q4_1": 4,
+    "int8": 8,
+    "q8_0": 8,
+    "f16": 16,
+    "float16": 16,
+    "bfloat16": 16,
+    "float32": 32,
+}
+
+
+class Peer(NamedTuple):
+    """A kind of engine: its worker program, packages of which any one will do, and the precisions it is measured in."""
+
+    script: str
+    packages: tuple[str, ...]
+    precisions: tuple[str, ...]
+    allowed: tuple[str, ...]
+    reads_gguf: bool = False
+
+
+PEERS: Mapping[str, Peer] = {
+    "llama.cpp": Peer(
+        "run_llama_cpp.py",
+        ("xllamacpp", "llama_cpp"),
+        ("q8_0", "q4_0", "q4_1", "f16"),
+        ("q8_0", "q4_0", "q4_1", "f16"),
+        True,
+    ),
+    "transformers": Peer("run_transformers.py", ("transformers",), ("float32",), ("float32", "bfloat16", "float16")),
+    "vllm": Peer("run_vllm.py", ("vllm",), ("float32", "bfloat16"), ("float32", "bfloat16", "float16")),
+    "openvino": Peer("run_openvino.py", ("openvino_genai",), ("q8_0", "q4_0"), ("q8_0", "q4_0", "q4_1", "f16"), True),
+}
+OURS = "offramp"
+OUR_PRECISIONS = ("int8", "int4", "float32", "float16", "bfloat16")
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """An engine in one precision. `variant` is an instruction set to hold offramp to, or the executor `torch`."""
+
+    peer: str
+    precision: str
+    variant: str = ""
+
+    @property
+    def name(self) -> str:
+        """As tables show it."""
+        return f"{self.peer} {self.precision}" + (f"@{self.variant}" if self.variant else "")
+
+    @property
+    def ours(self) -> bool:
+        """Whether this is offramp."""
+        return self.peer == OURS
+
+    @property
+    def bits(self) -> int:
+        """Bits of a weight, scales not counted."""
+        return BITS[self.precision]
+
+    @property
+    def script(self) -> Path:
+        """Its worker program."""
+        return WORKERS / ("run_offramp.py" if self.ours else PEERS[self.peer].script)
+
+
+def our_engines(names: Sequence[str]) -> list[Engine]:
+    """Offramp in each of `names`: `int8`, `int8@avx2` (held to an instruction set), `float32@torch`.
+
+    Raises:
+        InvalidParameter: a precision or a variant that does not exist.
+    """
+    engines = []
+    for name in names:
+        precision, _, variant = name.partition("@")
+        _check("dtype", precision, OUR_PRECISIONS)
+        if variant:
+            _check("dtype", variant, (*ISAS, "torch"))
+        engines.append(Engine(OURS, precision, variant))
+    return _distinct("dtype", engines)
+
+
+def peer_engines(names: Sequence[str]) -> list[Engine]:
+    """The peers in each of `names`: `llama.cpp` (in all its precisions) or `llama.cpp:q8_0`.
+
+    Raises:
+        InvalidParameter: a peer or a precision that does not exist.
+    """
+    engines = []
+    for name in names:
+        peer, _, precision = name.partition(":")
+        _check("peers", peer, tuple(PEERS))
+        if precision:
+            _check("peers", precision, PEERS[peer].allowed)
+        engines += [Engine(peer, p) for p in ([precision] if precision else PEERS[peer].precisions)]
+    return _distinct("peers", engines)
+
+
+def variable(peer: str) -> str:
+    """The environment variable that names a peer's interpreter."""
+    return "OFFRAMP_BENCH_PYTHON_" + "".join(c if c.isalnum() else "_" for c in peer).upper()
+
+
+def interpreter(peer: str, given: Mapping[str, str]) -> str:
+    """The Python that has a peer: as given, as its environment variable says, else this one.
+
+    Raises:
+        InvalidParameter: an interpreter is given for a peer that does not exist.
+    """
+    for name in given:
+        _check("peer_python", name, tuple(PEERS))
+    return given.get(peer) or os.environ.get(variable(peer)) or sys.executable
+
+
+def why_absent(peer: str, python: str) -> str | None:
+    """Why a peer cannot be measured with this interpreter, with the way out; None if it can."""
+    packages = PEERS[peer].packages
+    code = f"import importlib.util as u; print(any(u.find_spec(m) for m in {packages!r}))"
+    try:
+        done = subprocess.run([python, "-c", code], capture_output=True, text=True, timeout=60)
+    except (OSError, subprocess.SubprocessError) as error:
+        return f"`{python}` cannot be run: {error}"
+    if done.returncode:
+        return f"`{python}` fails: {done.stderr.strip().splitlines()[-1:]}"
+    if done.stdout.strip() == "True":
+        return None
+    wanted = " or ".join(f"`{package}`" for package in packages)
+    return f"{wanted} is not installed for {python}; install it, or give `--peer-python {peer}=PYTHON`"
+
+
+def _check(param: str, value: str, allowed: tuple[str, ...]) -> None:
+    if value not in allowed:
+        flag = param.replace("_", "-")
+        raise InvalidParameter(f"`--{flag}` cannot hold `{value}`", param=param, hint=did_you_mean(value, allowed))
+
+
+def _distinct(param: str, engines: list[Engine]) -> list[Engine]:
+    for engine in engines:
+        if engines.count(engine) > 1:
+            raise InvalidParameter(f"`--{param}` names {engine.name} twice", param=param)
+    return engines

@@ -1,0 +1,202 @@
+"""`offramp bench exits`: replay exit traces under each batching policy, interleaved with runs that use no exits."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from datetime import datetime, timezone
+from pathlib import Path
+from typing import Any, get_args
+
+from offramp.bench.engines import ISAS, Engine
+from offramp.bench.exit_results import ExitCell, ExitReport
+from offramp.bench.exit_traces import ExitTrace
+from offramp.bench.machine import describe_code, describe_machine
+from offramp.bench.prices import PriceTable, measure_prices
+from offramp.bench.quiet import Watch
+from offramp.bench.results import write_json
+from offramp.bench.rounds import TRIES
+from offramp.bench.windows import WARM_TOKENS, Window, most_tokens, run_window
+from offramp.config import Batching
+from offramp.engine.costs import CostModel
+from offramp.errors import InvalidParameter
+from offramp.llm import LLM
+from offramp.models.spec import ModelSpec
+from offramp.types.checks import check_integer, check_one_of
+from offramp.types.executor import Executor
+
+REPORT = "exits.json"
+POLICIES: tuple[Batching, ...] = get_args(Batching)
+HEAD_WORDS = 8192
+BLOCK_SIZE = 16
+
+Update = Callable[[int, int, str], None]
+
+
+@dataclass(frozen=True, slots=True)
+class ExitSettings:
+    """The work and how often it is done.
+
+    Args:
+        batches: sequences live at once.
+        policies: batching policies to compare.
+        repeats: rounds that count; each round runs without exits once, and once under every policy.
+        prompt_tokens: context before the first token.
+        new_tokens: tokens timed for each sequence, on average.
+        head_words: tokens that exit heads score; 0 is the whole vocabulary.
+        max_wait: seconds to wait for a quiet machine before a repeat is tried all the same.
+    """
+
+    batches: tuple[int, ...] = (1, 4, 8, 16, 32)
+    policies: tuple[Batching, ...] = POLICIES
+    repeats: int = 5
+    prompt_tokens: int = 64
+    new_tokens: int = 64
+    head_words: int = HEAD_WORDS
+    max_wait: float = 60.0
+
+    def __post_init__(self) -> None:
+        if not self.batches or len(set(self.batches)) < len(self.batches):
+            raise InvalidParameter("`--batch` must name batch sizes, each once", param="batch")
+        for batch in self.batches:
+            check_integer("batch", batch, 1)
+        for policy in self.policies:
+            check_one_of("policies", policy, POLICIES)
+        check_integer("repeats", self.repeats, 1)
+        check_integer("head_words", self.head_words, 0)
+
+    @property
+    def room(self) -> int:
+        """Tokens that a sequence may have."""
+        return self.prompt_tokens + most_tokens(self.new_tokens) + 1
+
+    @property
+    def context(self) -> int:
+        """Tokens that a sequence has half-way through a window."""
+        return self.prompt_tokens + WARM_TOKENS + self.new_tokens // 2
+
+
+QUICK: Mapping[str, Any] = {"batches": (1, 8), "repeats": 3, "new_tokens": 32}
+"""What `--quick` changes."""
+
+
+def write_pack(folder: Path, spec: ModelSpec, exits: Sequence[int], head_words: int) -> Path:
+    """An exit pack without training: the model's own norm and head at each exit, over its first `head_words` tokens.
+
+    Replayed exits ask for a choice and for nothing else, so what is chosen does not matter, and its cost does.
+    """
+    words = min(head_words or spec.vocab_size, spec.vocab_size)
+    vocabulary = {} if words == spec.vocab_size else {"vocabulary": "first"}
+    values = {
+        "format": 1,
+        "base": {
+            "num_layers": spec.num_layers,
+            "hidden_size": spec.hidden_size,
+            "vocab_size": spec.vocab_size,
+        },
+        "vocabularies": {"first": list(range(words))} if vocabulary else {},
+        "exits": [{"layer": layer, **vocabulary} for layer in exits],
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "exits.json").write_text(json.dumps(values), encoding="utf-8")
+    return folder
+
+
+@contextmanager
+def open_llm(engine: Engine, model: str, threads: int, pack: Path, settings: ExitSettings) -> Iterator[LLM]:
+    """The model with the pack's exits and room for the largest batch."""
+    if engine.variant in ISAS:
+        os.environ["OFFRAMP_ISA"] = engine.variant
+    most = max(settings.batches)
+    blocks = -(-settings.room // BLOCK_SIZE) + 1
+    with LLM(
+        model,
+        exits=pack,
+        executor="torch" if engine.variant == "torch" else "native",
+        dtype=engine.precision,
+        threads=threads,
+        block_size=BLOCK_SIZE,
+        kv_tokens=most * blocks * BLOCK_SIZE,
+        max_num_seqs=most,
+        max_num_batched_tokens=max(512, most),
+    ) as llm:
+        yield llm
+
+
+class ExitRun:
+    """One run. `facts` say what runs (model, dtype, threads); `folder` keeps the report as it grows."""
+
+    def __init__(
+        self,
+        settings: ExitSettings,
+        folder: Path,
+        facts: dict[str, Any],
+        *,
+        update: Update,
+        watch: Watch | None = None,
+    ) -> None:
+        self.settings, self.folder = settings, folder
+        self._update, self._watch = update, watch or Watch()
+        self._done, self._total = 0, 1
+        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
+        self.report = ExitReport(now, describe_machine(), describe_code(), {**facts, **plain})
+
+    def replay(
+        self,
+        executor: Executor,
+        prompts: Callable[[int, int], list[list[int]]],
+        traces: Sequence[ExitTrace],
+    ) -> None:
+        """Replay traces at every batch size on an executor that nobody else uses."""
+        settings = self.settings
+        self._executor, self._prompts = executor, prompts
+        self._done, self._total = 0, self._count(traces)
+        for batch in settings.batches:
+            self._update(self._done, self._total, f"measuring prices for up to {batch} rows")
+            self._watch.wait_until_quiet(settings.max_wait)
+            table = measure_prices(executor, batch, settings.context)
+            for trace in traces:
+                self.report.cells += self._trace(trace, batch, table)
+                write_json(self.folder / REPORT, self.report.to_dict())
+
+    def _count(self, traces: Sequence[ExitTrace]) -> int:
+        settings = self.settings
+        return len(traces) * len(settings.batches) * settings.repeats * (len(settings.policies) + 1)
+
+    def _trace(self, trace: ExitTrace, batch: int, table: PriceTable) -> list[ExitCell]:
+        policies, costs = self.settings.policies, table.cost_model()
+        cells = {policy: ExitCell(trace.name, batch, policy) for policy in policies}
+        layers_at = self._executor.shape.layers_at
+        for number in range(self.settings.repeats):
+            kinds: list[Batching | None] = [None, *policies]
+            shift = number % len(kinds)
+            windows: dict[Batching | None, Window | None] = {}
+            for kind in kinds[shift:] + kinds[:shift]:
+                what = f"{trace.name}, B={batch}, {kind or 'exits off'}, repeat {number + 1}"
+                self._update(self._done, self._total, f"{self._done} of {self._total}: {what}")
+                self._done += 1
+                windows[kind], rejected = self._window(kind, trace, batch, costs)
+                self.report.rejected += rejected
+            off = windows.pop(None)
+            for policy, on in windows.items():
+                if policy is not None and on is not None and off is not None:
+                    cells[policy].add(off, on, table, layers_at)
+        return list(cells.values())
+
+    def _window(
+        self, kind: Batching | None, trace: ExitTrace, batch: int, costs: CostModel
+    ) -> tuple[Window | None, int]:
+        """A window during which nobody disturbed us, or None; and how many were thrown away."""
+        prompts = self._prompts(batch, self.settings.prompt_tokens)
+        for number in range(TRIES):
+            self._watch.wait_until_quiet(self.settings.max_wait)
+            before = self._watch.read()
+            used = None if kind is None else trace
+            window = run_window(self._executor, costs, kind or "compact", prompts, used, self.settings.new_tokens)
+            if self._watch.between(before, self._watch.read()).clean:
+                return window, number
+        return None, TRIES

@@ -1,0 +1,65 @@
+"""The work that every engine is given: the same weights, and the same prompts as token ids."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from offramp.bench.gguf_files import KINDS, Report, requantized
+from offramp.models import Progress, cache_dir, load_model, resolve
+from offramp.models.spec import ModelSpec
+
+TEXT = """The lighthouse stood at the end of a long bar of shingle, and for most of the year nobody came to it but
+gulls. Its keeper wrote down the weather four times a day: wind, pressure, the height of the swell, and
+whether the far coast could be seen. After thirty years the books filled a cupboard. A student who read
+them found that the fogs came earlier each autumn, by about a day in five years, and asked him whether he
+had noticed. He had not. "You see one fog at a time," he said, "and each of them is only the fog you are
+in." She copied the columns, added them up by months, and drew a curve; then she went out with him to
+watch the lamp being lit. It had been electric since before either of them was born, yet he still climbed
+the stairs at dusk, all hundred and twelve, to make sure that it turned."""
+
+ROW_SHIFT = 5
+"""Each row of a batch starts this many tokens further into the text, so that no two rows are equal."""
+
+
+@dataclass(frozen=True)
+class ModelInput:
+    """A model as workers need to know it: its files, and the token ids of the benchmark's text."""
+
+    name: str
+    identity: str
+    form: str
+    path: Path
+    spec: ModelSpec
+    text: tuple[int, ...]
+
+    def prompts(self, rows: int, length: int) -> list[list[int]]:
+        """`rows` prompts of `length` tokens."""
+        text = self.text
+        return [[text[(row * ROW_SHIFT + i) % len(text)] for i in range(length)] for row in range(rows)]
+
+    def for_workers(self, precisions: Iterable[str], max_batch: int, report: Report) -> dict[str, Any]:
+        """What `load` takes. Files of `precisions` that llama.cpp's kind reads are written if need be."""
+        wanted = [p for p in precisions if p in KINDS] if self.form == "gguf" else []
+        files = {p: str(requantized(self.path, self.identity, p, report)) for p in wanted}
+        return {
+            "form": self.form,
+            "path": str(self.path),
+            "folder": str(cache_dir() / "bench" / f"{self.identity[:16]}-float32"),
+            "gguf": files,
+            "max_batch": max_batch,
+        }
+
+
+def read_model(model: str, progress: Progress | None = None) -> ModelInput:
+    """Find a model, downloading it if need be, and read the text with its tokenizer.
+
+    Raises:
+        OfframpError: it cannot be had.
+    """
+    files = resolve(model, progress)
+    loaded = load_model(model, progress)
+    text = loaded.tokenizer.encode(TEXT, add_special_tokens=False)
+    return ModelInput(files.name, loaded.identity, files.form, files.path.resolve(), loaded.spec, tuple(text))

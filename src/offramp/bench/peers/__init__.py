@@ -1,0 +1,1 @@
+"""Worker programs, one per engine. Each runs in the interpreter that has its engine."""

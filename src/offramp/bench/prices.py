@@ -1,0 +1,111 @@
+"""The cost table: seconds of a call, by what it does and how many rows it has, measured at the context of the run.
+
+Finer than the engine's own lines a + b * rows, because kernels change with the number of rows; between measured row
+counts the price is interpolated.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from functools import partial
+from statistics import median
+from time import perf_counter
+
+from offramp.engine.costs import CostModel
+from offramp.types.executor import Executor, ScoreRow, SeqRows
+from offramp.types.sampling import SamplingParams
+
+ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64)
+SWEEPS = 5
+
+
+@dataclass
+class Curve:
+    """Measured (rows, seconds), ascending in rows."""
+
+    points: list[tuple[int, float]] = field(default_factory=list)
+
+    def price(self, rows: float) -> float:
+        """Seconds of a call with `rows` rows; beyond the last point, per row as there."""
+        if rows <= 0 or not self.points:
+            return 0.0
+        place = bisect_left(self.points, (rows, 0.0))
+        if place == len(self.points):
+            last, seconds = self.points[-1]
+            return seconds * rows / last
+        right, above = self.points[place]
+        if place == 0 or right == rows:
+            return above
+        left, below = self.points[place - 1]
+        return below + (above - below) * (rows - left) / (right - left)
+
+
+@dataclass
+class PriceTable:
+    """`segments[s]` prices `run_segment(s)`; `choices[k-1]` a choice at boundary k, the last one at the top."""
+
+    segments: list[Curve]
+    choices: list[Curve]
+
+    def cost_model(self) -> CostModel:
+        """The engine's own model, fitted to the same measurements, as it would be after running for a while."""
+        model = CostModel(len(self.segments))
+        for curves, lines in ((self.segments, model.segments), (self.choices, model.checks)):
+            for curve, line in zip(curves, lines, strict=True):
+                for rows, seconds in curve.points:
+                    line.observe(rows, seconds)
+        return model
+
+
+def measure_prices(executor: Executor, most_rows: int, context: int) -> PriceTable:
+    """Time every call for row counts up to `most_rows`, each row a sequence with `context` tokens before it.
+
+    Writes to the store from its first block on: nothing may be running.
+    """
+    shape = executor.shape
+    per_row = context // shape.block_size + 1
+    tables = [range(row * per_row, (row + 1) * per_row) for row in range(most_rows)]
+    top = shape.num_segments
+    for blocks in tables:
+        for segment in range(top):
+            executor.run_segment(segment, [SeqRows(range(context), [0] * context, list(blocks))])
+    counts = sorted({rows for rows in ROWS if rows < most_rows} | {most_rows})
+    times: dict[tuple[str, int, int], list[float]] = {}
+    for sweep in range(SWEEPS + 1):
+        for rows in counts:
+            batch = [SeqRows((context,), (0,), list(blocks)) for blocks in tables[:rows]]
+            scored = [ScoreRow(context, list(blocks), SamplingParams(), 0) for blocks in tables[:rows]]
+            for what, number, call in _calls(executor, batch, scored):
+                seconds = _time(executor, call)
+                if sweep:
+                    times.setdefault((what, number, rows), []).append(seconds)
+    curves = {
+        (what, number): Curve([(rows, median(times[what, number, rows])) for rows in counts])
+        for what in ("segment", "choice")
+        for number in range(top)
+    }
+    return PriceTable(
+        [curves["segment", s] for s in range(top)],
+        [curves["choice", k] for k in range(top)],
+    )
+
+
+def _calls(
+    executor: Executor, batch: Sequence[SeqRows], scored: Sequence[ScoreRow]
+) -> list[tuple[str, int, Callable[[], object]]]:
+    """Every segment and every choice, in the order of a climb: each finds the caches as it would then."""
+    calls: list[tuple[str, int, Callable[[], object]]] = []
+    for number in range(executor.shape.num_segments):
+        calls.append(("segment", number, partial(executor.run_segment, number, batch)))
+        calls.append(("choice", number, partial(executor.score, number + 1, scored, frozenset())))
+    return calls
+
+
+def _time(executor: Executor, call: Callable[[], object]) -> float:
+    executor.synchronize()
+    start = perf_counter()
+    call()
+    executor.synchronize()
+    return perf_counter() - start

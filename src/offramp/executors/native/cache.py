@@ -1,0 +1,174 @@
+"""Packed matrices kept in a file, so that a model is packed once.
+
+The file is `packed/<fingerprint>-<dtype>-v1.bin` in the cache folder:
+
+    magic (8 bytes), SHA-256 of the header (32), length of the header (8, little-endian), header (JSON),
+    then, from a multiple of 4096 bytes on, the memory that the matrices lie in.
+
+Nothing in the file says where to read: names, types, shapes and offsets follow from the model (`plan`), and a header
+that is not exactly the one expected makes the file worthless. The one thing taken from it is a CRC-32 for each matrix,
+against which the contents are checked. A file that fails any check is packed anew and replaced. It is read, not mapped:
+that costs 0.1 s for 150 MB, and what has been checked stays as it was whatever happens to the file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import zlib
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from functools import cache, partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offramp import _native
+from offramp._version import __version__
+from offramp.executors.native.layout import Bytes, PackedMatrix, WeightType, allocate, matrix_bytes, round_up
+from offramp.executors.native.pack import in_parallel, lay_out, pack_model
+from offramp.executors.native.plan import MatrixPlan
+from offramp.models.cache import cache_dir
+from offramp.weights.source import WeightSource, fingerprint
+
+FORMAT = 1
+MAGIC = b"offramp\n"
+PAGE = 4096
+MAX_HEADER_BYTES = 1 << 26
+KINDS: tuple[WeightType, ...] = ("f32", "f16", "bf16", "i8", "i4", "i4m")
+
+
+class _Stale(Exception):
+    """The file is not what is expected."""
+
+
+def load_packed(plans: Sequence[MatrixPlan], source: WeightSource, dtype: str) -> dict[str, PackedMatrix]:
+    """The matrices of `plans` by name: from the cache file, or packed now and written there for the next time.
+
+    Weights that lie in no file are not cached. A cache that cannot be read or written is done without.
+
+    Raises:
+        WeightsError: a tensor cannot be read.
+    """
+    if not source.files:
+        return pack_model(plans, source)[0]
+    identity = source_identity(source)
+    path = cache_dir() / "packed" / f"{identity[:16]}-{dtype}-v{FORMAT}.bin"
+    try:
+        return read_packed(path, plans, identity)
+    except (_Stale, OSError):
+        packed, memory = pack_model(plans, source)
+    with suppress(OSError):  # a full disk, a folder that cannot be written: all it costs is packing again next time
+        write_packed(path, plans, identity, packed, memory)
+    return packed
+
+
+def source_identity(source: WeightSource) -> str:
+    """What tells the weights apart: samples of the files, and when they were last written."""
+    times = [path.stat().st_mtime_ns for path in source.files]
+    return hashlib.sha256(f"{fingerprint(source.files)} {times}".encode()).hexdigest()
+
+
+def read_packed(path: Path, plans: Sequence[MatrixPlan], identity: str) -> dict[str, PackedMatrix]:
+    """Read and check a cache file.
+
+    Raises:
+        OSError: there is none, or it cannot be read.
+        _Stale: it holds something else, or is corrupt.
+    """
+    offsets, size = lay_out(plans)
+    with path.open("rb") as file:
+        checksums, start = _read_header(file.read(PAGE), file.fileno(), _expected_header(plans, offsets, identity))
+        if os.fstat(file.fileno()).st_size != start + size:
+            raise _Stale("size")
+        memory = allocate(size)
+        packed = {
+            plan.name: PackedMatrix(plan.type, plan.n, plan.k, memory[at : at + plan.num_bytes])
+            for plan, at in zip(plans, offsets, strict=True)
+        }
+        in_parallel(
+            [
+                partial(_read_matrix, file.fileno(), start + at, packed[plan.name].data, checksum)
+                for plan, at, checksum in zip(plans, offsets, checksums, strict=True)
+            ]
+        )
+    return packed
+
+
+def write_packed(
+    path: Path, plans: Sequence[MatrixPlan], identity: str, packed: Mapping[str, PackedMatrix], memory: Bytes
+) -> None:
+    """Write a cache file; whoever reads at the same time sees the old one or the new one whole.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    header = _expected_header(plans, lay_out(plans)[0], identity)
+    header["checksums"] = [zlib.crc32(packed[plan.name].data.data) for plan in plans]
+    text = json.dumps(header).encode()
+    head = MAGIC + hashlib.sha256(text).digest() + len(text).to_bytes(8, "little") + text
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        with draft.open("wb") as file:
+            file.write(head.ljust(round_up(len(head), PAGE), b"\0"))
+            file.write(memory.data)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _expected_header(plans: Sequence[MatrixPlan], offsets: Sequence[int], identity: str) -> dict[str, Any]:
+    """The header but for its checksums."""
+    return {
+        "format": FORMAT,
+        "offramp": __version__,
+        "packing": packing_identity(),
+        "source": identity,
+        "matrices": [[p.name, p.type, p.n, p.k, at, p.num_bytes] for p, at in zip(plans, offsets, strict=True)],
+    }
+
+
+def _read_header(start: bytes, file: int, expected: dict[str, Any]) -> tuple[list[int], int]:
+    """Checksums of the matrices, and where they begin."""
+    fixed = len(MAGIC) + 32 + 8
+    size = int.from_bytes(start[fixed - 8 : fixed], "little")
+    if start[: len(MAGIC)] != MAGIC or size > MAX_HEADER_BYTES:
+        raise _Stale("magic")
+    text = os.pread(file, size, fixed)
+    if len(text) != size or hashlib.sha256(text).digest() != start[len(MAGIC) : fixed - 8]:
+        raise _Stale("checksum of the header")
+    try:
+        header = json.loads(text)
+        checksums = header.pop("checksums")
+    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
+        raise _Stale("header") from error
+    numbers = isinstance(checksums, list) and all(type(c) is int for c in checksums)
+    if header != expected or not numbers or len(checksums) != len(expected["matrices"]):
+        raise _Stale("header")
+    return checksums, round_up(fixed + size, PAGE)
+
+
+def _read_matrix(file: int, offset: int, target: Bytes, checksum: int) -> None:
+    view, done = target.data, 0
+    while done < len(view):
+        count = os.preadv(file, [view[done:]], offset + done)
+        if count == 0:
+            raise _Stale("size")
+        done += count
+    if zlib.crc32(view) != checksum:
+        raise _Stale("checksum of a matrix")
+
+
+@cache
+def packing_identity() -> str:
+    """What tells versions of the packing code apart: a hash of what it makes of a matrix of every type."""
+    rows = np.sin(np.arange(20 * 70, dtype=np.float32)).reshape(20, 70)
+    digest = hashlib.sha256()
+    for kind in KINDS:
+        target = allocate(matrix_bytes(kind, *rows.shape))
+        _native.pack_f32(kind, rows, target, len(rows), 0, 1)
+        digest.update(target.tobytes())
+    return digest.hexdigest()[:16]

@@ -1,0 +1,92 @@
+"""Whole runs of `bench exits` on a toy model."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from offramp.bench.exit_run import REPORT, ExitRun, ExitSettings, write_pack
+from offramp.bench.exit_tables import exit_rejected_line, exit_tables
+from offramp.bench.exit_traces import made_up_traces
+from offramp.bench.rounds import TRIES
+from offramp.errors import InvalidParameter
+from offramp.exits.read import read_pack
+from tests.bench.toys import LOUD, QUIET, SPEC, FakeWatch, toy_executor, toy_input
+
+SETTINGS = ExitSettings(batches=(1, 2), repeats=2, prompt_tokens=5, new_tokens=4)
+TRACES = made_up_traces(6, (2, 4), (0.6,))
+
+
+def run(folder: Path, settings: ExitSettings = SETTINGS, watch: FakeWatch | None = None) -> ExitRun:
+    made = ExitRun(settings, folder, {"name": "toy"}, update=lambda done, total, text: None, watch=watch or FakeWatch())
+    made.replay(toy_executor(), toy_input().prompts, TRACES)
+    return made
+
+
+def test_a_run_has_a_cell_for_each_trace_batch_and_policy(tmp_path: Path) -> None:
+    report = run(tmp_path).report
+    keys = [(c.trace, c.batch, c.policy) for c in report.cells]
+    policies = ("lockstep", "compact", "depth")
+    assert keys == [(t, b, p) for b in (1, 2) for t in ("60% at 2", "60% at 4") for p in policies]
+    for cell in report.cells:
+        assert len(cell.speedup) == len(cell.realisation) == len(cell.efficiency) == 2
+        assert sum(cell.split.values()) == pytest.approx(1.0)
+        assert all(0 < value <= 1.5 for value in cell.efficiency)
+
+
+def test_json_has_what_the_description_names(tmp_path: Path) -> None:
+    run(tmp_path)
+    values = json.loads((tmp_path / REPORT).read_text(encoding="utf-8"))
+    assert (values["format"], values["kind"], values["rejected"]) == (1, "exits", 0)
+    assert values["settings"]["policies"] == ["lockstep", "compact", "depth"] and values["settings"]["name"] == "toy"
+    cell = values["cells"][0]
+    assert {"off_ms", "on_ms", "speedup", "realisation", "efficiency", "split", "off_split"} <= cell.keys()
+    assert {"layers", "top", "checks", "fill", "python"} == cell["split"].keys()
+
+
+def test_tables_have_a_row_for_each_cell(tmp_path: Path) -> None:
+    report = run(tmp_path).report
+    for table in exit_tables(report):
+        assert [row[:3] for row in table.rows] == [(c.trace, str(c.batch), c.policy) for c in report.cells]
+        assert all(len(row) == len(table.columns) for row in table.rows)
+
+
+def test_disturbed_runs_are_done_again_or_left_out(tmp_path: Path) -> None:
+    settings = ExitSettings(batches=(1,), policies=("compact",), repeats=2, prompt_tokens=5, new_tokens=4)
+    # The first trace: exits off at the second try; exits on not at all, then a quiet round.
+    report = run(tmp_path, settings, FakeWatch(LOUD, QUIET, *[LOUD] * TRIES, QUIET, QUIET)).report
+    assert [len(cell.speedup) for cell in report.cells] == [1, 2]
+    assert report.rejected == 1 + TRIES
+    assert exit_rejected_line(report).startswith(f"{1 + TRIES} repeats were rejected")
+
+
+def test_a_cell_that_was_always_disturbed_says_so(tmp_path: Path) -> None:
+    settings = ExitSettings(batches=(1,), policies=("depth",), repeats=1, prompt_tokens=5, new_tokens=4)
+    report = run(tmp_path, settings, FakeWatch(*[LOUD] * 100)).report
+    speeds, splits = exit_tables(report)
+    assert "disturbed" in speeds.rows[0] and splits.rows[0][3:] == ("-",) * 5
+
+
+@pytest.mark.parametrize(("words", "vocabulary"), [(0, None), (48, None), (100, None), (8, tuple(range(8)))])
+def test_the_pack_scores_as_many_words_as_asked(tmp_path: Path, words: int, vocabulary: tuple[int, ...] | None) -> None:
+    pack = read_pack(write_pack(tmp_path / "pack", SPEC, (2, 4), words))
+    assert pack.layers == (2, 4)
+    assert [pack.vocabularies.get(e.vocabulary or "") for e in pack.exits] == [vocabulary] * 2
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"batches": ()}, "`--batch` must name batch sizes"),
+        ({"batches": (4, 4)}, "each once"),
+        ({"policies": ("deep",)}, "`policies` cannot be 'deep'"),
+        ({"head_words": -1}, "`head_words` must be"),
+        ({"repeats": 0}, "`repeats` must be"),
+    ],
+)
+def test_settings_that_make_no_sense(change: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        ExitSettings(**change)

@@ -1,0 +1,14 @@
+"""Running engine tests on every executor."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.engine.toy_engine import Chosen
+
+
+@pytest.fixture(params=["torch", "native"])
+def each_executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
+    """Engines that the test makes run on this kind of executor (`tests.executors.kinds`)."""
+    monkeypatch.setattr(Chosen, "kind", request.param)
+    return str(request.param)

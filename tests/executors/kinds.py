@@ -1,0 +1,66 @@
+"""The executors that tests run on, and a way into their stores that is the same for all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+
+from offramp.executors.native import NativeExecutor
+from offramp.executors.torch import TorchExecutor
+from offramp.exits.pack import ExitPack
+from offramp.models.spec import ModelSpec
+from offramp.types.executor import Executor
+from offramp.weights.source import WeightSource
+
+KINDS: Mapping[str, Mapping[str, Any]] = {
+    "torch": {"dtype": "float64"},
+    "native": {"dtype": "float32", "kv_dtype": "float32", "threads": 1},
+    "native-int8": {"dtype": "int8", "kv_dtype": "float16", "threads": 2},
+}
+"""The torch executor in float64, the native one in float32, and the native one as users have it."""
+
+
+def make_executor(kind: str, spec: ModelSpec, source: WeightSource, pack: ExitPack, **options: Any) -> Executor:
+    """An executor of one of `KINDS`; `options` come before those of the kind."""
+    make = TorchExecutor if kind == "torch" else NativeExecutor
+    return make(spec, source, pack, **{**KINDS[kind], **options})
+
+
+def slots_of(executor: Executor, positions: Sequence[int], blocks: Sequence[int]) -> list[int]:
+    """Slots of positions in a block table."""
+    size = executor.shape.block_size
+    return [blocks[p // size] * size + p % size for p in positions]
+
+
+def read_kv(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """K and V [slots, kv_heads * head_dim] of one layer."""
+    if isinstance(executor, TorchExecutor):
+        store = executor._store
+        return store.keys[layer, list(slots)].flatten(1).numpy(), store.values[layer, list(slots)].flatten(1).numpy()
+    assert isinstance(executor, NativeExecutor)
+    pairs = [executor._model.read_kv(layer, slot) for slot in slots]
+    return np.stack([k for k, _ in pairs]), np.stack([v for _, v in pairs])
+
+
+def read_hidden(executor: Executor, boundary: int, slots: Sequence[int]) -> np.ndarray:
+    """Hidden states [slots, hidden_size] at a boundary."""
+    if isinstance(executor, TorchExecutor):
+        return executor._store.read_boundary(boundary, torch.tensor(slots)).numpy()
+    assert isinstance(executor, NativeExecutor)
+    return np.stack([executor._model.read_hidden(boundary, slot) for slot in slots])
+
+
+def write_hidden(executor: Executor, boundary: int, slots: Sequence[int], hidden: np.ndarray) -> None:
+    """Write hidden states [slots, hidden_size] as if segments had."""
+    if isinstance(executor, TorchExecutor):
+        with torch.inference_mode():
+            executor._store.write_boundary(
+                boundary, torch.tensor(slots), torch.tensor(hidden, dtype=executor._store.hidden.dtype)
+            )
+        return
+    assert isinstance(executor, NativeExecutor)
+    for slot, row in zip(slots, hidden, strict=True):
+        executor._model.write_hidden(boundary, slot, np.ascontiguousarray(row, dtype=np.float32))

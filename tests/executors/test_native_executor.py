@@ -1,0 +1,88 @@
+"""What the native executor promises beyond the protocol: the same bits for any threads, and no harm from bad input."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+
+from offramp.executors.native import NativeExecutor
+from offramp.exits.pack import Base, ExitPack, ExitSpec
+from offramp.types.executor import Scored, ScoreRow, SeqRows
+from offramp.types.sampling import SamplingParams
+from tests.executors.kinds import read_hidden, read_kv
+from tests.executors.toys import run_all
+from tests.toy import DictSource, toy_pack, toy_spec, toy_weights
+
+SPEC = toy_spec(6)
+PACK = toy_pack(SPEC)
+WEIGHTS = DictSource(toy_weights(SPEC))
+PROMPT = [(11 * i) % SPEC.vocab_size for i in range(30)]
+TABLE = [5, 0, 3, 7, 1, 6, 2, 4]
+ALL = SamplingParams(logprobs=SPEC.vocab_size)
+
+
+def make(pack: ExitPack = PACK, dtype: str = "int8", threads: int = 1) -> NativeExecutor:
+    return NativeExecutor(SPEC, WEIGHTS, pack, block_size=4, num_blocks=8, dtype=dtype, threads=threads)
+
+
+def score(executor: NativeExecutor, boundary: int, sampling: SamplingParams = ALL) -> list[Scored]:
+    return executor.score(boundary, [ScoreRow(p, TABLE, sampling, seed=1) for p in range(len(PROMPT))], frozenset())
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16", "int8", "int4"])
+def test_the_number_of_threads_changes_no_bit(dtype: str) -> None:
+    found = []
+    for threads in (1, 2, 3):
+        executor = make(dtype=dtype, threads=threads)
+        run_all(executor, [PROMPT], [TABLE])
+        states = [read_hidden(executor, boundary, range(32)) for boundary in range(1, 5)]
+        found.append((states, [score(executor, boundary) for boundary in range(1, 5)]))
+    for states, scores in found[1:]:
+        assert np.array_equal(states, found[0][0]) and scores == found[0][1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "int8", "int4"])
+def test_a_reduced_vocabulary_scores_with_the_same_weights(dtype: str) -> None:
+    ids = (1, 2, 15, 16, 17, 31, 40)
+    pack = ExitPack("x", Base(6, 16, 48), (ExitSpec(2), ExitSpec(4, vocabulary="few")), {"few": ids})
+    executor = make(pack, dtype)
+    run_all(executor, [PROMPT], [TABLE])
+    for position in range(len(PROMPT)):
+        slot = TABLE[position // 4] * 4 + position % 4
+        executor._model.write_hidden(1, slot, executor._model.read_hidden(2, slot))
+    for whole, few in zip(score(executor, 1), score(executor, 2), strict=True):
+        assert whole.logprobs is not None and few.logprobs is not None
+        logits, some = dict(whole.logprobs), dict(few.logprobs)
+        assert sorted(some) == list(ids)
+        shift = logits[ids[0]] - some[ids[0]]
+        assert {t: some[t] + shift for t in ids} == pytest.approx({t: logits[t] for t in ids}, abs=1e-5)
+
+
+REFUSED: dict[str, Callable[[NativeExecutor], object]] = {
+    "a token outside the vocabulary": lambda e: e.run_segment(0, [SeqRows([0], [48], [0])]),
+    "a negative token": lambda e: e.run_segment(0, [SeqRows([0], [-1], [0])]),
+    "a position outside the context": lambda e: e.run_segment(0, [SeqRows([64], [1], [0] * 17)]),
+    "a negative position": lambda e: e.run_segment(0, [SeqRows([-1], [1], [0])]),
+    "a position outside the block table": lambda e: e.run_segment(0, [SeqRows([4], [1], [0])]),
+    "a block outside the store": lambda e: e.run_segment(0, [SeqRows([0], [1], [8])]),
+    "a negative block": lambda e: e.run_segment(0, [SeqRows([0], [1], [-1])]),
+    "fewer tokens than positions": lambda e: e.run_segment(0, [SeqRows([0, 1], [1], [0])]),
+    "a segment that is not there": lambda e: e.run_segment(4, [SeqRows([0], [1], [0])]),
+    "a pass from nowhere": lambda e: e.pass_tokens(5, range(1, 4), [SeqRows([0], [], [0])]),
+    "a pass of segments that are not there": lambda e: e.pass_tokens(1, range(1, 5), [SeqRows([0], [], [0])]),
+    "a score outside the store": lambda e: e.score(4, [ScoreRow(0, [9], ALL, 0)], frozenset()),
+    "a copy outside the store": lambda e: e.copy_blocks([(0, 8)]),
+    "a number that is none": lambda e: e.run_segment(0, [SeqRows([0], ["a"], [0])]),  # type: ignore[list-item]
+}
+
+
+@pytest.mark.parametrize("what", REFUSED)
+def test_bad_input_is_refused_and_nothing_is_written(what: str) -> None:
+    executor = make()
+    run_all(executor, [PROMPT], [TABLE])
+    before = [read_kv(executor, layer, range(32)) for layer in range(6)]
+    with pytest.raises((ValueError, TypeError, IndexError)):
+        REFUSED[what](executor)
+    assert np.array_equal([read_kv(executor, layer, range(32)) for layer in range(6)], before)
