@@ -150,19 +150,20 @@ class Engine:
             self.sequences[number].exits_on = False
             self.sequences[number].switched_off = True
         moves = [(self.sequences[number], stop) for number, stop in plan.advance]
-        before = [(s, list(s.frontier)) for s, _ in moves]
+        moved = [s for s, _ in moves]
+        before = [(s, list(s.frontier)) for s in moved]
         top = self.executor.shape.num_segments
         segments = range(plan.segment, top if plan.to_top else plan.segment + 1)
         try:
             rows = advance(self.meter, segments, moves)
-            events, chose = self._decide(segments.stop, [s for s, _ in moves])
+            events, chose = self._decide(segments.stop, moved)
         except BaseException:
             self._undo(before)
             raise
-        finished = tuple([Finished(s.number, s.finish_reason) for s, _ in moves if s.finish_reason])
+        finished = tuple([Finished(s.number, s.finish_reason) for s in moved if s.finish_reason])
         for segment in segments:
             chose_here = chose if segment == segments[-1] else ()
-            self.policy.stepped(segment, rows, chose_here, len(self.scheduler.running))
+            self.policy.stepped(segment, rows, moved, chose_here, len(self.scheduler.running))
         return StepResult(plan, tuple(events), finished)
 
     def _admit(self, admissions: Seq[Admission]) -> None:

@@ -6,6 +6,7 @@ differ in one rule each.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence as Seq
 from typing import NamedTuple, Protocol
 
@@ -41,8 +42,8 @@ class BatchingPolicy(Protocol):
         """A sequence starts to run."""
         ...
 
-    def stepped(self, segment: int, rows: int, chose: Seq[Sequence], running: int) -> None:
-        """A step advanced `rows` rows; `chose` are the sequences that chose a token in it."""
+    def stepped(self, segment: int, rows: int, moved: Seq[Sequence], chose: Seq[Sequence], running: int) -> None:
+        """A step advanced `rows` rows of the sequences `moved`; `chose` are those that chose a token in it."""
         ...
 
 
@@ -59,7 +60,7 @@ class Compact:
     def admitted(self, sequence: Sequence, running: int) -> None:
         pass
 
-    def stepped(self, segment: int, rows: int, chose: Seq[Sequence], running: int) -> None:
+    def stepped(self, segment: int, rows: int, moved: Seq[Sequence], chose: Seq[Sequence], running: int) -> None:
         pass
 
 
@@ -75,64 +76,109 @@ class Lockstep(Compact):
 
 
 class Depth:
-    """No iterations: advance the segment whose batch makes the best use of its cost.
+    """No iterations: whoever waits at a boundary goes on where that makes the most of the calls, in time for all.
 
-    A batch's worth is what its rows would cost in a batch of all B live sequences (prompt rows: their marginal cost),
-    divided by what it costs now. Each sequence has a deadline that moves one full-depth iteration per token, with at
-    most `CREDIT` iterations in hand. Whoever has less than one iteration left goes first, the most urgent of all: so,
-    by the modelled prices, nobody's k-th choice comes later than at full depth.
+    Two groups that wait at different boundaries can become one batch in two ways: the lower one climbs to the upper
+    one, or the upper one goes first and comes back as new tokens. What gathers saves a part of the calls from there
+    on; the order that saves more is taken. How many sequences stay at each exit is watched.
+
+    Each sequence has a deadline that moves one full-depth iteration per token, with at most `CREDIT` iterations in
+    hand. Whoever has less than one iteration left goes first, the most urgent of all: so, by the modelled prices,
+    nobody's k-th choice comes later than at full depth. A first token is due when the prompts admitted until then
+    would have run, first come first served; prompts admitted later delay every later token.
     """
 
     joint = False
     CREDIT = 4.0
+    FADE = 0.99
 
     def __init__(self, costs: CostModel) -> None:
         self.costs = costs
         self.clock = 0.0
+        self.top = len(costs.segments)
+        self._prompts_end = 0.0  # when the prompts admitted so far would be through
+        self._prompts_took = 0.0  # what all of them cost; deadlines of sequences with output count from there
+        self._came, self._stayed = [1.0] * (self.top - 1), [1.0] * (self.top - 1)  # by exit
 
     def select(self, candidates: Seq[Candidate]) -> tuple[int, list[Candidate]]:
-        live = len(candidates)
         at: dict[int, list[Candidate]] = {}
-        urgent = candidates[0]
+        urgent, soonest = candidates[0], math.inf
         for candidate in candidates:
             at.setdefault(candidate.segment, []).append(candidate)
-            late = candidate.sequence.due - urgent.sequence.due
-            if late < 0 or (late == 0 and candidate.sequence.number < urgent.sequence.number):
-                urgent = candidate
-        if urgent.sequence.due < self.clock + self._iteration(live):
+            due = self._due(candidate.sequence)
+            if due < soonest or (due == soonest and candidate.sequence.number < urgent.sequence.number):
+                urgent, soonest = candidate, due
+        if len(at) == 1 or soonest < self.clock + self._iteration_with_tests(len(candidates)):
             segment = urgent.segment
             return segment, [urgent, *(c for c in at[segment] if c is not urgent)]
-        if len(at) == 1:
-            return urgent.segment, at[urgent.segment]
-        segment = max(at, key=lambda s: (self._worth(s, at[s], live), s))
+        segment = self._most_gathered({segment: len(batch) for segment, batch in at.items()})
         return segment, at[segment]
 
-    def _worth(self, segment: int, batch: list[Candidate], live: int) -> float:
-        line = self.costs.segments[segment]
-        rows = prompt_rows = decodes = 0
-        for candidate in batch:
-            rows += candidate.rows
-            if candidate.replaying:
-                prompt_rows += candidate.rows
-            else:
-                decodes += 1
-        useful = min(decodes, live) * (line.a / live + line.b) + prompt_rows * line.b
-        return useful / max(line.price(max(rows, 1)), 1e-12)
+    def _due(self, sequence: Sequence) -> float:
+        return sequence.due + self._prompts_took if sequence.marks else sequence.due
+
+    def _most_gathered(self, waiting: dict[int, int]) -> int:
+        """The segment to advance, given how many sequences wait for each."""
+        stay = [0.05 + 0.95 * stayed / came for came, stayed in zip(self._came, self._stayed, strict=True)]
+        # A bit more than was seen: where it is wrong, gathering too long costs less than too short.
+        stay.append(0.0)
+        starts = [line.a for line in self.costs.segments]
+        starts[-1] += self.costs.checks[-1].a
+        upper, *others = sorted(waiting, reverse=True)
+        for lower in others:
+            arrive, below = _climb(starts, stay, lower, upper)
+            above = _climb(starts, stay, upper, self.top)[1]
+            arrive *= waiting[lower]
+            come_back = _climb(starts, stay, 0, lower)[0] * waiting[upper]
+            lower_first = above * arrive / (waiting[upper] + arrive)
+            upper_first = below * come_back / (waiting[lower] + come_back)
+            if lower_first > upper_first:
+                upper = lower
+        return upper
 
     def _iteration(self, rows: int) -> float:
-        return self.costs.climb(range(len(self.costs.segments)), rows)
+        return self.costs.full_depth(rows)
+
+    def _iteration_with_tests(self, rows: int) -> float:
+        total = self._iteration(rows)
+        for line in self.costs.checks[:-1]:
+            total += line.price(rows)
+        return total
 
     def admitted(self, sequence: Sequence, running: int) -> None:
         rows = sequence.length - min(sequence.frontier)
-        sequence.due = self.clock + self._iteration(rows + running)
+        seconds = rows * sum(line.b for line in self.costs.segments)
+        self._prompts_took += seconds
+        self._prompts_end = max(self._prompts_end, self.clock) + seconds
+        sequence.due = self._prompts_end + self._iteration(running)
+        if sequence.marks:
+            sequence.due -= self._prompts_took
 
-    def stepped(self, segment: int, rows: int, chose: Seq[Sequence], running: int) -> None:
-        self.clock += self.costs.segments[segment].price(rows)
+    def stepped(self, segment: int, rows: int, moved: Seq[Sequence], chose: Seq[Sequence], running: int) -> None:
+        exit = segment + 1
+        tested = len(chose)
+        if exit < self.top:
+            tested += sum([s.failed == exit for s in moved])
+            self._came[segment] = self.FADE * self._came[segment] + len(moved)
+            self._stayed[segment] = self.FADE * self._stayed[segment] + len(moved) - len(chose)
+        self.clock += self.costs.segments[segment].price(rows) + self.costs.checks[segment].price(tested)
         if not chose:
             return
         iteration = self._iteration(max(running, 1))
+        latest = max(self.clock, self._prompts_end) - self._prompts_took + (self.CREDIT - 1) * iteration
         for sequence in chose:
-            sequence.due = min(sequence.due, self.clock + (self.CREDIT - 1) * iteration) + iteration
+            if len(sequence.marks) == 1:
+                sequence.due = max(sequence.due, self._prompts_end + iteration) - self._prompts_took
+            sequence.due = min(sequence.due, latest) + iteration
+
+
+def _climb(starts: Seq[float], stay: Seq[float], first: int, stop: int) -> tuple[float, float]:
+    """The share of a group that climbs from boundary `first` to `stop`, and what starting the calls costs for it."""
+    share, cost = 1.0, 0.0
+    for segment in range(first, stop):
+        cost += share * starts[segment]
+        share *= stay[segment]
+    return share, cost
 
 
 def make_policy(name: Batching, costs: CostModel) -> BatchingPolicy:
