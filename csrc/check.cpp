@@ -13,7 +13,8 @@ constexpr int64_t kLargest = std::numeric_limits<int32_t>::max();  // of any siz
 [[noreturn]] void refuse(const std::string& message) { throw std::invalid_argument(message); }
 
 void check_size(const char* name, int64_t size) {
-  if (size < 1 || size > kLargest) refuse(std::string(name) + " must be 1 or more, not " + std::to_string(size));
+  if (size >= 1 && size <= kLargest) return;
+  refuse(std::string(name) + " must be 1 to " + std::to_string(kLargest) + ", not " + std::to_string(size));
 }
 
 void check_matrix(const std::string& name, const Matrix& matrix, int64_t n, int64_t k) {

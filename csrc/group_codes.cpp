@@ -39,7 +39,7 @@ void encode_i8(const float* w, GroupCodes& codes) {
   codes.scale = scale_half(most / 127, 127.5f, most);
   const float scale = half_to_float(codes.scale);
   for (int64_t i = 0; i < kGroup; ++i)
-    codes.code[i] = static_cast<uint8_t>(clamp(nearest(quotient(w[i], scale)), -127, 127) + 128);
+    codes.code[i] = static_cast<uint8_t>(clamp(nearest(quotient(w[i], scale)), -127, 127));
 }
 
 void encode_i4(const float* w, GroupCodes& codes) {

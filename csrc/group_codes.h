@@ -8,7 +8,7 @@
 namespace offramp {
 
 struct GroupCodes {
-  uint8_t code[kGroup];  // i8: weight + 128; i4: weight + 8; i4m: 0..15
+  uint8_t code[kGroup];  // i8: two's complement; i4: weight + 8; i4m: 0..15
   uint16_t scale = 0;    // f16
   uint16_t minimum = 0;  // f16, i4m only
 };
@@ -17,9 +17,7 @@ struct GroupCodes {
 GroupCodes encode_group(WeightType type, const float* weights);
 
 // The byte of the weight zero (both weights, for i4).
-constexpr uint8_t zero_byte(WeightType type) {
-  return type == WeightType::i8 ? 128 : type == WeightType::i4 ? 0x88 : 0;
-}
+constexpr uint8_t zero_byte(WeightType type) { return type == WeightType::i4 ? 0x88 : 0; }
 
 void put_group(WeightType type, uint8_t* panel, int64_t k, int64_t group, int64_t column, const GroupCodes& codes);
 GroupCodes get_group(WeightType type, const uint8_t* panel, int64_t k, int64_t group, int64_t column);

@@ -1,6 +1,9 @@
 #include "model.h"
 
+#include <algorithm>
+#include <mutex>
 #include <stdexcept>
+#include <string>
 #include <utility>
 
 #include "check.h"
@@ -9,7 +12,13 @@
 namespace offramp {
 namespace {
 
-using Lock = std::lock_guard<std::mutex>;
+using Lock = std::lock_guard<ModelLock>;
+
+void check_place(const char* what, int64_t index, int64_t first, int64_t end) {
+  if (index < first || index >= end) {
+    throw std::out_of_range("there is no " + std::string(what) + " " + std::to_string(index));
+  }
+}
 
 Config checked(Config c, const Matrix& embedding, const std::vector<Layer>& layers, size_t heads) {
   check_model(c, embedding, layers, heads);
@@ -41,6 +50,12 @@ Model::Impl::Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<
       rotary(config.frequencies, config.rope_factor),
       runner({config, embedding, layers, pool, store, rotary}),
       passer({config, embedding, layers, pool, store, rotary}) {}
+
+float* Model::Impl::hidden(int64_t boundary, int64_t slot) const {
+  check_place("boundary", boundary, 1, store.shape().boundaries + 1);
+  check_place("slot", slot, 0, store.num_slots());
+  return store.hidden(boundary, slot);
+}
 
 Model::Model(Config config, Matrix embedding, std::vector<Layer> layers, std::vector<Head> heads, int threads)
     : impl_(std::make_unique<Impl>(std::move(config), embedding, std::move(layers), std::move(heads), threads)) {}
@@ -87,6 +102,23 @@ void Model::time(bool on) {
 Timings Model::timings() const {
   Lock lock(impl_->calls);
   return impl_->runner.timings;
+}
+
+void Model::read_hidden(int64_t boundary, int64_t slot, float* to) const {
+  Lock lock(impl_->calls);
+  std::copy_n(impl_->hidden(boundary, slot), impl_->config.hidden, to);
+}
+
+void Model::write_hidden(int64_t boundary, int64_t slot, const float* from) {
+  Lock lock(impl_->calls);
+  std::copy_n(from, impl_->config.hidden, impl_->hidden(boundary, slot));
+}
+
+void Model::read_kv(int64_t layer, int64_t slot, float* k, float* v) const {
+  Lock lock(impl_->calls);
+  check_place("layer", layer, 0, impl_->store.shape().layers);
+  check_place("slot", slot, 0, impl_->store.num_slots());
+  impl_->store.read(layer, slot, k, v);
 }
 
 Store& Model::store() { return impl_->store; }

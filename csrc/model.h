@@ -57,6 +57,7 @@ struct Timings {
   double other = 0;      // reading and writing hidden states
 };
 
+// One call at a time; a second caller waits, and so does a fork.
 class Model {
  public:
   // Throws std::invalid_argument where sizes do not fit together.
@@ -71,11 +72,16 @@ class Model {
   // Whole blocks, (source, target): see Store::copy_blocks.
   void copy_blocks(const std::vector<std::pair<int32_t, int32_t>>& pairs);
 
+  // Hidden states [hidden], and K and V [kv_heads][head_dim], of one token. They throw as above.
+  void read_hidden(int64_t boundary, int64_t slot, float* to) const;
+  void write_hidden(int64_t boundary, int64_t slot, const float* from);
+  void read_kv(int64_t layer, int64_t slot, float* k, float* v) const;
+
   // What has been measured since timing was switched on; it is off at first.
   void time(bool on);
   Timings timings() const;
 
-  // Not while another thread computes.
+  // For programs that test the core. Not while another thread computes.
   Store& store();
   const Config& config() const;
   const std::vector<Head>& heads() const;

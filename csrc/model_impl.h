@@ -1,10 +1,10 @@
 // What a model is made of; see model.h.
 #pragma once
 
-#include <mutex>
 #include <vector>
 
 #include "model.h"
+#include "model_lock.h"
 #include "pool.h"
 #include "rotary.h"
 #include "scorer.h"
@@ -16,7 +16,9 @@ namespace offramp {
 struct Model::Impl {
   Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<Head> heads, int threads);
 
-  std::mutex calls;  // one at a time: scratch is shared
+  float* hidden(int64_t boundary, int64_t slot) const;  // throws std::out_of_range
+
+  ModelLock calls;
   const Config config;
   const Matrix embedding;
   const std::vector<Layer> layers;

@@ -54,14 +54,16 @@ void unpack_row(const Matrix& matrix, int64_t row, float* out) {
     }
     return;
   }
-  const int offset = type == WeightType::i8 ? 128 : type == WeightType::i4 ? 8 : 0;
   for (int64_t group = 0; group < num_groups(matrix.k); ++group) {
     const GroupCodes codes = get_group(type, panel, matrix.k, group, column);
     const float scale = half_to_float(codes.scale);
     const float minimum = half_to_float(codes.minimum);
     const int64_t count = std::min(kGroup, matrix.k - group * kGroup);
     for (int64_t i = 0; i < count; ++i) {
-      const float weight = scale * static_cast<float>(codes.code[i] - offset);
+      const int code = type == WeightType::i8   ? static_cast<int8_t>(codes.code[i])
+                       : type == WeightType::i4 ? codes.code[i] - 8
+                                                : codes.code[i];
+      const float weight = scale * static_cast<float>(code);
       out[group * kGroup + i] = type == WeightType::i4m ? weight + minimum : weight;
     }
   }

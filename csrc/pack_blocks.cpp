@@ -22,7 +22,7 @@ void read_nibbles(const uint8_t* bytes, uint8_t* code) {
 GroupCodes read_q8_0(const uint8_t* block) {
   GroupCodes codes;
   codes.scale = read_half(block);
-  for (int64_t i = 0; i < kGroup; ++i) codes.code[i] = static_cast<uint8_t>(block[2 + i] ^ 0x80);
+  for (int64_t i = 0; i < kGroup; ++i) codes.code[i] = block[2 + i];
   return codes;
 }
 

@@ -5,7 +5,7 @@
 // weights.
 //
 //   f32, f16, bf16   [k][16] elements
-//   i8               [k/32][16][16][2] bytes, each weight + 128;            then [k/32][16] f16 scales
+//   i8               [k/32][16][16][2] bytes, two's complement;             then [k/32][16] f16 scales
 //   i4               [k/32][8][16][2] bytes, two weights + 8 in each;       then [k/32][16] f16 scales
 //   i4m              as i4, weights 0..15 without an offset;                then [k/32][16] f16 scales and as many
 //                                                                            f16 minima
@@ -14,7 +14,7 @@
 // weights of value zero. Within a group, byte [p][c][j] holds output c and input 2p + j. In i4 and i4m, byte [p][c][j]
 // holds input 2p + j in its low and input 16 + 2p + j in its high four bits.
 //
-//   i8: w = scale * (byte - 128)     i4: w = scale * (nibble - 8)     i4m: w = scale * nibble + minimum
+//   i8: w = scale * byte     i4: w = scale * (nibble - 8)     i4m: w = scale * nibble + minimum
 //
 // A panel's size is rounded up to 64 bytes, so panels of an aligned matrix are aligned.
 #pragma once

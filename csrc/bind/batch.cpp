@@ -23,25 +23,52 @@ int32_t narrow(int64_t value, const char* what) {
   return static_cast<int32_t>(value);
 }
 
-// Calls `take(value)` for each of the first `most` integers of a sequence.
-template <typename Take>
-void for_each_integer(PyObject* object, const char* what, int64_t most, Take&& take) {
-  const nb::object fast = nb::steal(PySequence_Fast(object, what));
-  if (!fast.is_valid()) nb::raise_python_error();
-  const Py_ssize_t count = std::min<int64_t>(PySequence_Fast_GET_SIZE(fast.ptr()), most);
-  for (Py_ssize_t i = 0; i < count; ++i) take(read_integer(PySequence_Fast_GET_ITEM(fast.ptr(), i)));
+int64_t length_of(PyObject* sequence) {
+  const Py_ssize_t length = PySequence_Size(sequence);
+  if (length < 0) nb::raise_python_error();
+  return length;
 }
 
-void read_positions(PyObject* object, std::vector<int64_t>* positions) {
-  if (PyRange_Check(object)) {
-    const Py_ssize_t count = PyObject_Size(object);
-    if (count < 0) nb::raise_python_error();
-    const int64_t start = attribute(object, "start"), step = count > 1 ? attribute(object, "step") : 1;
-    for (Py_ssize_t i = 0; i < count; ++i) positions->push_back(start + i * step);
-    return;
+// Calls `take(value)` for each of the first `count` integers of a sequence, which has as many.
+template <typename Take>
+void for_each_integer(PyObject* sequence, int64_t count, Take&& take) {
+  const bool fast = PyList_Check(sequence) || PyTuple_Check(sequence);
+  for (Py_ssize_t i = 0; i < count; ++i) {
+    // Reading an integer may run Python code, which may shorten a list.
+    if (fast && i < PySequence_Fast_GET_SIZE(sequence)) {
+      const nb::object item = nb::borrow(PySequence_Fast_GET_ITEM(sequence, i));
+      take(read_integer(item.ptr()));
+      continue;
+    }
+    const nb::object item = nb::steal(PySequence_GetItem(sequence, i));
+    if (!item.is_valid()) nb::raise_python_error();
+    take(read_integer(item.ptr()));
   }
-  for_each_integer(object, "positions must be a sequence", std::numeric_limits<int64_t>::max(),
-                   [positions](int64_t value) { positions->push_back(value); });
+}
+
+void read_range(PyObject* range, int64_t count, std::vector<int64_t>* positions) {
+  if (count == 0) return;
+  const int64_t start = attribute(range, "start"), step = count > 1 ? attribute(range, "step") : 1;
+  int64_t last = 0;
+  if (__builtin_mul_overflow(count - 1, step, &last) || __builtin_add_overflow(start, last, &last)) {
+    refuse("there is no position as far as the range goes");
+  }
+  for (int64_t i = 0; i < count; ++i) positions->push_back(start + i * step);
+}
+
+// A range may be long without taking memory, so its length is checked before it is written out.
+void read_positions(PyObject* object, int64_t max_positions, std::vector<int64_t>* positions) {
+  const Py_ssize_t length = PySequence_Size(object);
+  if (length < 0 && !PyErr_ExceptionMatches(PyExc_OverflowError)) nb::raise_python_error();
+  if (length < 0 || length > max_positions) {
+    PyErr_Clear();
+    refuse("there are more positions than the context of " + std::to_string(max_positions));
+  }
+  if (PyRange_Check(object)) {
+    read_range(object, length, positions);
+  } else {
+    for_each_integer(object, length, [positions](int64_t value) { positions->push_back(value); });
+  }
 }
 
 }  // namespace
@@ -57,23 +84,23 @@ int64_t read_integer(PyObject* object) {
 Batch read_batch(nb::handle rows, const Config& config, bool tokens) {
   const nb::object fast = nb::steal(PySequence_Fast(rows.ptr(), "a batch must be a sequence"));
   if (!fast.is_valid()) nb::raise_python_error();
-  constexpr int64_t kAll = std::numeric_limits<int64_t>::max();
   Batch batch;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.ptr()); ++i) {
     PyObject* sequence = PySequence_Fast_GET_ITEM(fast.ptr(), i);
     if (!PyTuple_Check(sequence) || PyTuple_GET_SIZE(sequence) != 3) refuse("a batch must be made of `SeqRows`");
     const int64_t before = batch.rows();
-    read_positions(PyTuple_GET_ITEM(sequence, 0), &batch.positions);
+    read_positions(PyTuple_GET_ITEM(sequence, 0), config.max_positions, &batch.positions);
+    const int64_t rows = batch.rows() - before;
     if (tokens) {
-      for_each_integer(PyTuple_GET_ITEM(sequence, 1), "tokens must be a sequence", kAll,
-                       [&batch](int64_t value) { batch.tokens.push_back(narrow(value, "token")); });
-      if (static_cast<int64_t>(batch.tokens.size()) != batch.rows())
-        refuse("there must be as many tokens as positions");
+      PyObject* given = PyTuple_GET_ITEM(sequence, 1);
+      if (length_of(given) != rows) refuse("there must be as many tokens as positions");
+      for_each_integer(given, rows, [&batch](int64_t value) { batch.tokens.push_back(narrow(value, "token")); });
     }
-    if (batch.rows() > before) {
+    if (rows > 0) {
       const int64_t last = std::clamp<int64_t>(batch.positions.back(), 0, config.max_positions);
-      for_each_integer(PyTuple_GET_ITEM(sequence, 2), "blocks must be a sequence", last / config.block_size + 1,
-                       [&batch](int64_t value) { batch.blocks.push_back(narrow(value, "block")); });
+      PyObject* table = PyTuple_GET_ITEM(sequence, 2);
+      const int64_t needed = std::min(length_of(table), last / config.block_size + 1);
+      for_each_integer(table, needed, [&batch](int64_t value) { batch.blocks.push_back(narrow(value, "block")); });
     }
     batch.row_begin.push_back(batch.rows());
     batch.block_begin.push_back(static_cast<int64_t>(batch.blocks.size()));

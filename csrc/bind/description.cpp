@@ -2,6 +2,7 @@
 
 #include <limits>
 #include <string>
+#include <utility>
 
 #include "batch.h"
 
@@ -9,8 +10,6 @@ namespace nb = nanobind;
 
 namespace offramp {
 namespace {
-
-using Bytes = nb::ndarray<const uint8_t, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
 [[noreturn]] void refuse(const std::string& message) { throw nb::value_error(message.c_str()); }
 
@@ -117,7 +116,7 @@ Matrix read_matrix(nb::handle object, const char* name, Kept* kept) {
   }
   if (reinterpret_cast<uintptr_t>(data.data()) % kAlign != 0) refuse(of + " is not aligned to 64 bytes");
   matrix.data = data.data();
-  kept->push_back(field);
+  kept->push_back(std::move(data));
   return matrix;
 }
 

@@ -10,8 +10,9 @@
 
 namespace offramp {
 
-// Arrays that matrices point into.
-using Kept = std::vector<nanobind::object>;
+// Arrays that matrices point into. Each holds its buffer, so that its owner cannot move or free it.
+using Bytes = nanobind::ndarray<const uint8_t, nanobind::ndim<1>, nanobind::c_contig, nanobind::device::cpu>;
+using Kept = std::vector<Bytes>;
 
 Config read_config(nanobind::handle description);
 

@@ -4,7 +4,6 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
-#include <algorithm>
 #include <memory>
 #include <stdexcept>
 #include <string>
@@ -22,9 +21,10 @@ namespace {
 using Floats = nb::ndarray<nb::numpy, float, nb::ndim<1>>;
 using GivenFloats = nb::ndarray<const float, nb::ndim<1>, nb::c_contig, nb::device::cpu>;
 
-// A model and the arrays it reads.
+// A model, the arrays it reads, and the class of what scoring gives.
 struct PyModel {
   Kept kept;
+  nb::type_object scored;
   std::unique_ptr<Model> model;
 };
 
@@ -50,7 +50,8 @@ void construct(PyModel* self, nb::handle config, nb::handle embedding, nb::handl
   std::vector<Head> ends;
   for (nb::handle head : heads) ends.push_back(read_head(head, &kept));
   auto model = std::make_unique<Model>(c, table, std::move(stack), std::move(ends), threads);
-  new (self) PyModel{std::move(kept), std::move(model)};
+  nb::type_object scored(nb::module_::import_("offramp.types.executor").attr("Scored"));
+  new (self) PyModel{std::move(kept), std::move(scored), std::move(model)};
 }
 
 void run_segment(PyModel& self, int64_t segment, nb::handle rows) {
@@ -68,9 +69,8 @@ void pass_tokens(PyModel& self, int64_t boundary, int64_t first, int64_t last, n
 }
 
 nb::list score(PyModel& self, int64_t boundary, nb::handle rows, nb::handle needs, bool choose) {
-  static PyObject* scored = nb::object(nb::module_::import_("offramp.types.executor").attr("Scored")).release().ptr();
   self.model->wake();
-  return score_rows(*self.model, boundary, rows, needs, choose, nb::borrow<nb::type_object>(scored));
+  return score_rows(*self.model, boundary, rows, needs, choose, self.scored);
 }
 
 void copy_blocks(PyModel& self, nb::handle pairs) {
@@ -89,52 +89,42 @@ void copy_blocks(PyModel& self, nb::handle pairs) {
 
 // --- For tests, and for packs that are trained on hidden states
 
-void check_place(const char* what, int64_t index, int64_t first, int64_t end) {
-  if (index < first || index >= end)
-    throw nb::value_error(("there is no " + std::string(what) + " " + std::to_string(index)).c_str());
-}
-
-float* hidden_at(PyModel& self, int64_t boundary, int64_t slot) {
-  const Store& store = self.model->store();
-  check_place("boundary", boundary, 1, store.shape().boundaries + 1);
-  check_place("slot", slot, 0, store.num_slots());
-  return store.hidden(boundary, slot);
-}
-
 Floats array_of(std::unique_ptr<float[]> values, int64_t count) {
   float* data = values.release();
   const nb::capsule owner(data, [](void* p) noexcept { delete[] static_cast<float*>(p); });
   return Floats(data, {static_cast<size_t>(count)}, owner);
 }
 
+std::unique_ptr<float[]> make_floats(int64_t count) { return std::make_unique<float[]>(static_cast<size_t>(count)); }
+
 Floats read_hidden(PyModel& self, int64_t boundary, int64_t slot) {
-  const float* from = hidden_at(self, boundary, slot);
   const int64_t count = self.model->config().hidden;
-  auto values = std::make_unique<float[]>(static_cast<size_t>(count));
-  std::copy_n(from, count, values.get());
+  auto values = make_floats(count);
+  compute([&] { self.model->read_hidden(boundary, slot, values.get()); });
   return array_of(std::move(values), count);
 }
 
 void write_hidden(PyModel& self, int64_t boundary, int64_t slot, GivenFloats hidden) {
-  float* to = hidden_at(self, boundary, slot);
   const int64_t count = self.model->config().hidden;
   if (static_cast<int64_t>(hidden.shape(0)) != count) throw nb::value_error("a hidden state has another size");
-  std::copy_n(hidden.data(), count, to);
+  compute([&] { self.model->write_hidden(boundary, slot, hidden.data()); });
 }
 
 nb::tuple read_kv(PyModel& self, int64_t layer, int64_t slot) {
-  const Store& store = self.model->store();
-  check_place("layer", layer, 0, store.shape().layers);
-  check_place("slot", slot, 0, store.num_slots());
-  const int64_t count = store.shape().kv_heads * store.shape().head_dim;
-  auto k = std::make_unique<float[]>(static_cast<size_t>(count)),
-       v = std::make_unique<float[]>(static_cast<size_t>(count));
-  store.read(layer, slot, k.get(), v.get());
+  const Config& config = self.model->config();
+  const int64_t count = config.kv_heads * config.head_dim;
+  auto k = make_floats(count), v = make_floats(count);
+  compute([&] { self.model->read_kv(layer, slot, k.get(), v.get()); });
   return nb::make_tuple(array_of(std::move(k), count), array_of(std::move(v), count));
 }
 
+void time(PyModel& self, bool on) {
+  compute([&] { self.model->time(on); });
+}
+
 nb::dict timings(const PyModel& self) {
-  const Timings timings = self.model->timings();
+  Timings timings;
+  compute([&] { timings = self.model->timings(); });
   nb::dict seconds;
   seconds["norm"] = timings.norm;
   seconds["product"] = timings.product;
@@ -158,7 +148,6 @@ void bind_model(nb::module_& m) {
       .def("read_hidden", &read_hidden, "boundary"_a, "slot"_a)
       .def("write_hidden", &write_hidden, "boundary"_a, "slot"_a, "hidden"_a)
       .def("read_kv", &read_kv, "layer"_a, "slot"_a)
-      .def(
-          "time", [](PyModel& self, bool on) { self.model->time(on); }, "on"_a)
+      .def("time", &offramp::time, "on"_a)
       .def("timings", &timings);
 }

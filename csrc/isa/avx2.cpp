@@ -8,11 +8,10 @@
 namespace offramp {
 namespace {
 
-// Rows in a block, and chains of multiply-adds that hide their latency; see matmul.inl.
+// Rows in a block, and chains of float multiply-adds that hide their latency; see matmul.inl.
 constexpr int kFloatRows = 6;
 constexpr int kFloatChains = 6;
 constexpr int kIntegerRows = 4;
-constexpr int kDotChains = 1;
 constexpr int64_t kChunkBytes = 262144;
 constexpr int64_t kPanelsTogether = 1;
 

@@ -13,11 +13,10 @@
 namespace offramp {
 namespace {
 
-// Rows in a block, and chains of multiply-adds that hide their latency; see matmul.inl.
+// Rows in a block, and chains of float multiply-adds that hide their latency; see matmul.inl.
 constexpr int kFloatRows = 8;
 constexpr int kFloatChains = 12;
 constexpr int kIntegerRows = 8;
-constexpr int kDotChains = 4;
 constexpr int64_t kChunkBytes = 262144;
 constexpr int64_t kPanelsTogether = 1;
 

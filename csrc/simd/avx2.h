@@ -195,6 +195,10 @@ OFFRAMP_INLINE Pairs load_bytes(const uint8_t* p) {
   return {_mm256_cvtepu8_epi16(load_128(p)), _mm256_cvtepu8_epi16(load_128(p + 16))};
 }
 
+OFFRAMP_INLINE Pairs load_signed(const uint8_t* p) {
+  return {_mm256_cvtepi8_epi16(load_128(p)), _mm256_cvtepi8_epi16(load_128(p + 16))};
+}
+
 OFFRAMP_INLINE Pairs load_shorts(const int16_t* p) { return {load_256(p), load_256(p + 16)}; }
 
 OFFRAMP_INLINE void store_shorts(int16_t* p, Pairs a) {

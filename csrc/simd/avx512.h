@@ -123,6 +123,7 @@ OFFRAMP_INLINE uint32_t bits(Mask mask) { return mask.v; }
 // --- Pairs
 
 OFFRAMP_INLINE Pairs load_bytes(const uint8_t* p) { return {_mm512_cvtepu8_epi16(load_256(p))}; }
+OFFRAMP_INLINE Pairs load_signed(const uint8_t* p) { return {_mm512_cvtepi8_epi16(load_256(p))}; }
 OFFRAMP_INLINE Pairs load_shorts(const int16_t* p) { return {_mm512_loadu_si512(p)}; }
 OFFRAMP_INLINE void store_shorts(int16_t* p, Pairs a) { _mm512_storeu_si512(p, a.v); }
 

@@ -6,7 +6,7 @@
 //   IntVec    16 int32       load_int, store_int, broadcast_int, + - & |, shift_left, shift_right,
 //                            max, largest, sum, to_float, round_int, as_int, as_float, store_short
 //   Mask      16 truths      less, equal, first_lanes, both, either, select, bits
-//   Pairs     16 x 2 int16   load_bytes, load_shorts, store_shorts, broadcast_pair,
+//   Pairs     16 x 2 int16   load_bytes, load_signed, load_shorts, store_shorts, broadcast_pair,
 //                            low_nibbles, high_nibbles, add_dots
 // and, in math.h, what is built of these: exp.
 //

@@ -70,6 +70,16 @@ OFFRAMP_INLINE Pairs load_bytes(const uint8_t* p) {
   return r;
 }
 
+// 32 bytes, each widened with its sign.
+OFFRAMP_INLINE Pairs load_signed(const uint8_t* p) {
+  Pairs r;
+  OFFRAMP_LANES {
+    r.lane[i][0] = static_cast<int8_t>(p[2 * i]);
+    r.lane[i][1] = static_cast<int8_t>(p[2 * i + 1]);
+  }
+  return r;
+}
+
 OFFRAMP_INLINE Pairs load_shorts(const int16_t* p) {
   Pairs r;
   std::memcpy(r.lane, p, sizeof r.lane);

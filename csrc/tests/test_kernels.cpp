@@ -84,8 +84,8 @@ float plain_output(const Matrix& w, const Inputs& in, int64_t row, int64_t n) {
     for (int64_t i = 0; i < kGroup; ++i) {
       const int64_t p = i / 2 % (w.type == WeightType::i8 ? 16 : 8), loads = w.type == WeightType::i8 ? 16 : 8;
       const uint8_t byte = panel[(g * loads + p) * 32 + n % kPanel * 2 + i % 2];
-      const int code =
-          w.type == WeightType::i8 ? byte - 128 : (i < 16 ? byte & 15 : byte >> 4) - (w.type == WeightType::i4 ? 8 : 0);
+      const int code = w.type == WeightType::i8 ? static_cast<int8_t>(byte)
+                                                : (i < 16 ? byte & 15 : byte >> 4) - (w.type == WeightType::i4 ? 8 : 0);
       dot += code * in.q[(row * groups + g) * kGroup + i];
     }
     const float x_scale = in.scale[row * groups + g];

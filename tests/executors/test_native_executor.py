@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
 
+from offramp.errors import InvalidParameter
 from offramp.executors.native import NativeExecutor
 from offramp.exits.pack import Base, ExitPack, ExitSpec
 from offramp.types.executor import Scored, ScoreRow, SeqRows
@@ -86,3 +88,31 @@ def test_bad_input_is_refused_and_nothing_is_written(what: str) -> None:
     with pytest.raises((ValueError, TypeError, IndexError)):
         REFUSED[what](executor)
     assert np.array_equal([read_kv(executor, layer, range(32)) for layer in range(6)], before)
+
+
+@pytest.mark.parametrize(
+    ("option", "message"),
+    [
+        ({"threads": 0}, "`threads` must be a whole number of at least 1 and at most 1024, not 0"),
+        ({"threads": 2000}, "`threads` must be a whole number of at least 1 and at most 1024, not 2000"),
+        ({"threads": 10**11}, "`threads` must be a whole number of at least 1 and at most 1024, not 100000000000"),
+        ({"block_size": 2**31}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not "),
+        ({"num_blocks": 10**14}, "`num_blocks` must be a whole number of at least 1 and at most 2147483647, not "),
+    ],
+)
+def test_an_option_outside_its_range_is_refused(option: dict[str, Any], message: str) -> None:
+    with pytest.raises(InvalidParameter) as error:
+        NativeExecutor(SPEC, WEIGHTS, PACK, **{"block_size": 4, "num_blocks": 8, **option})
+    assert str(error.value).startswith(message) and error.value.param == next(iter(option))
+
+
+@pytest.mark.parametrize("kv_dtype", ["float16", "float32"])
+def test_a_store_beyond_memory_is_refused_with_its_size(kv_dtype: str) -> None:
+    most = 2**31 - 1
+    with pytest.raises(InvalidParameter) as error:
+        NativeExecutor(SPEC, WEIGHTS, PACK, block_size=most, num_blocks=most, kv_dtype=kv_dtype)
+    kv = 2 * SPEC.num_layers * SPEC.num_kv_heads * SPEC.head_dim * (2 if kv_dtype == "float16" else 4)
+    size = most * most * (kv + (len(PACK.layers) + 1) * SPEC.hidden_size * 4)
+    assert error.value.message == f"the KV cache of {most * most} tokens needs {size} bytes, which cannot be had"
+    assert error.value.param == "kv_tokens" and error.value.hint is not None
+    assert error.value.hint.startswith("lower `kv_tokens`")

@@ -231,9 +231,15 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: 
     [
         ({"exits": [4]}, "an exit layer must be a whole number from 1 to 3, not 4"),
         ({"max_model_len": 129}, "`max_model_len` is 129, the model's context is 128"),
-        ({"block_size": 0}, "`block_size` must be a whole number of at least 1, not 0"),
+        ({"block_size": 0}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 0"),
+        ({"block_size": 9999999999}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 9"),
+        ({"block_size": 2**31 - 1, "kv_tokens": 2**61}, "the KV cache of 2305843008139952128 tokens needs 1"),
         ({"exits": 5}, "`exits` must be layers or the folder of an exit pack, not 5"),
         ({"kv_tokens": 3}, "`kv_tokens` is 3, less than one block of 16\nhint: raise `kv_tokens`"),
+        (
+            {"kv_tokens": 10**14},
+            f"`kv_tokens` must be a whole number of at least 1 and at most {16 * (2**31 - 1)}, not 1",
+        ),
         ({"batching": "deep"}, "`batching` cannot be 'deep'\nhint: "),
         ({"executor": "onnx"}, "`executor` cannot be 'onnx'\nhint: allowed: `auto`, `native`, `torch`"),
         ({"dtype": "float64"}, "`dtype` cannot be 'float64' on the native executor\nhint: did you mean `float16`?"),
@@ -248,7 +254,12 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: 
             "the native executor runs on the device `cpu`, not on 'cuda'\nhint: ",
         ),
         ({"device": "tpu"}, "there is no device `tpu` here; there is `cpu`"),
-        ({"threads": 0}, "`threads` must be a whole number of at least 1, not 0"),
+        ({"threads": 0}, "`threads` must be a whole number of at least 1 and at most 1024, not 0"),
+        ({"threads": 2000}, "`threads` must be a whole number of at least 1 and at most 1024, not 2000"),
+        (
+            {"threads": 2000, "executor": "torch"},
+            "`threads` must be a whole number of at least 1 and at most 1024, not",
+        ),
         (
             {"max_num_batched_tokens": 8},
             "`max_num_batched_tokens` is 8, less than `max_num_seqs` 32\nhint: every running sequence needs one row",

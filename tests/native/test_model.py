@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import sys
 import threading
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,10 +24,20 @@ BLOCKS = (3, 0, 2)
 TOKENS = [5, 1, 88, 5, 0, 17, 3, 3, 9]
 
 
-def make_executor(threads: int = 2) -> NativeExecutor:
+def make_executor(threads: int = 2, num_blocks: int = 4) -> NativeExecutor:
     toy = make_toy()
     pack = static_exits((2,), toy.spec.num_layers)
-    return NativeExecutor(toy.spec, toy.source, pack, block_size=4, num_blocks=4, threads=threads)
+    return NativeExecutor(toy.spec, toy.source, pack, block_size=4, num_blocks=num_blocks, threads=threads)
+
+
+class Table(Sequence[int]):
+    """A block table too long to be written out."""
+
+    def __len__(self) -> int:
+        return 2**62
+
+    def __getitem__(self, index: Any) -> Any:
+        return BLOCKS[index]
 
 
 @pytest.fixture(scope="module")
@@ -47,6 +59,7 @@ def test_positions_tokens_and_blocks_may_be_any_sequences_of_integers(executor: 
         [SeqRows(numbers, np.array(TOKENS, dtype=np.int32), np.array(BLOCKS))],  # type: ignore[arg-type]
         [SeqRows((), (), ()), SeqRows(range(9), TOKENS, BLOCKS)],
         [SeqRows(range(9), TOKENS, (*BLOCKS, 99, "unread"))],  # type: ignore[arg-type]
+        [SeqRows(range(9), TOKENS, Table())],
     ):
         for slot in range(16):
             executor._model.write_hidden(1, slot, np.zeros(32, dtype=np.float32))
@@ -70,6 +83,14 @@ def test_a_range_may_have_steps_and_a_batch_no_rows(executor: NativeExecutor) ->
         (SeqRows([-1], [0], BLOCKS), "no position -1"),
         (SeqRows([64], [0], range(17)), "no position 64"),
         (SeqRows([2**70], [0], BLOCKS), "no position"),
+        (SeqRows(range(65), [0] * 65, range(17)), "more positions than the context of 64"),
+        (SeqRows(range(2**50), [0], BLOCKS), "more positions"),
+        (SeqRows(range(2**70), [0], BLOCKS), "more positions"),
+        (SeqRows(Table(), [0], BLOCKS), "more positions"),
+        (SeqRows(range(0, 2**65, 2**62), [0] * 8, BLOCKS), "no position as far"),
+        (SeqRows(range(2**63 - 2, 2**63 + 2, 2), [0] * 2, BLOCKS), "no position as far"),
+        (SeqRows(range(3, -(2**64), -(2**63)), [0] * 3, BLOCKS), "no position as far"),
+        (SeqRows(range(2), range(2**50), BLOCKS), "as many tokens"),
         (SeqRows([1, 1], [0, 0], BLOCKS), "ascend"),
         (SeqRows([12], [0], BLOCKS), "does not reach"),
         (SeqRows([0], [-1], BLOCKS), "no token -1"),
@@ -139,7 +160,8 @@ def test_descriptions_that_do_not_fit_together_are_refused() -> None:
     refused("possible size", ("f32", 2**40, 8, good[3]))
     refused("too large", ("f32", 2**31 - 1, 2**31 - 1, good[3]))
     refused("threads", threads=0)
-    refused("vocab", vocab=0)
+    refused("vocab must be 1 to 2147483647, not 0", vocab=0)
+    refused("block_size must be 1 to 2147483647, not 2147483648", block_size=2**31)
     refused("embedding is", vocab=17)
     refused("multiple", heads=3, kv_heads=2)
     refused("even", head_dim=7)
@@ -155,6 +177,24 @@ def test_arrays_of_a_model_are_kept_alive() -> None:
     waste = [np.full(1 << 16, 255, dtype=np.uint8) for _ in range(100)]
     np.testing.assert_array_equal(hidden_after(executor, [SeqRows(range(9), TOKENS, BLOCKS)]), expected)
     assert len(waste) == 100
+
+
+def test_the_buffers_of_a_model_cannot_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    given: list[Any] = []
+    make = _native.Model
+    monkeypatch.setattr(_native, "Model", lambda *arguments: given.extend(arguments) or make(*arguments))
+    make_executor()
+    config, (kind, n, k, data), layers, heads, threads = given
+    memory = bytearray(data.nbytes + 64)
+    start = -np.frombuffer(memory, dtype=np.uint8).ctypes.data % 64
+    memory[start : start + data.nbytes] = data.tobytes()
+    view = memoryview(memory)[start : start + data.nbytes]
+    model = make(config, (kind, n, k, view), layers, heads, threads)  # type: ignore[arg-type]
+    with pytest.raises(BufferError):
+        view.release()
+    del model
+    gc.collect()
+    view.release()
 
 
 def test_calls_of_several_threads_wait_for_each_other() -> None:
@@ -175,21 +215,95 @@ def test_calls_of_several_threads_wait_for_each_other() -> None:
     np.testing.assert_array_equal(found, expected)
 
 
+class Computing:
+    """Runs a segment again and again in another thread: rows enough that it is hardly ever between two calls."""
+
+    def __init__(self, executor: NativeExecutor) -> None:
+        tables = [range(16 * i, 16 * i + 16) for i in range(16)]
+        self.batch = [SeqRows(range(64), [(7 * i + p) % 97 for p in range(64)], t) for i, t in enumerate(tables)]
+        self.executor, self.calls, self._stop = executor, 0, False
+        self._thread = threading.Thread(target=self._run)
+
+    def _run(self) -> None:
+        while not self._stop:
+            self.executor.run_segment(0, self.batch)
+            self.calls += 1
+
+    def __enter__(self) -> Computing:
+        self._thread.start()
+        while not self.calls:
+            time.sleep(0.001)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop = True
+        self._thread.join()
+
+
+OF_ONE_TOKEN: dict[str, Callable[[Any], object]] = {
+    "read_hidden": lambda model: model.read_hidden(1, 1023),
+    "write_hidden": lambda model: model.write_hidden(2, 1023, np.zeros(32, dtype=np.float32)),
+    "read_kv": lambda model: model.read_kv(0, 1023),
+    "timings": lambda model: model.timings(),
+}
+
+
+@pytest.mark.parametrize("name", OF_ONE_TOKEN)
+def test_what_reads_or_writes_a_token_waits_for_calls_and_lets_python_go_on(name: str) -> None:
+    executor = make_executor(num_blocks=256)
+    interval, deadline = sys.getswitchinterval(), time.monotonic() + 20
+    waited = False
+    with Computing(executor) as computing:
+        sys.setswitchinterval(1000)  # from here on, Python code of the other thread runs only where we let it
+        try:
+            while not waited and time.monotonic() < deadline:
+                time.sleep(0.0005)
+                before = computing.calls
+                OF_ONE_TOKEN[name](executor._model)
+                waited = computing.calls > before
+        finally:
+            sys.setswitchinterval(interval)
+    assert waited
+
+
+def fork(run: Callable[[], bool]) -> int:
+    """Fork, and give the exit code of a child that runs this: 0 if it was true; negative if the child hung."""
+    child = os.fork()
+    if child == 0:
+        signal.alarm(20)  # a hang must not outlive the test
+        good = False
+        try:
+            good = run()
+        finally:
+            os._exit(0 if good else 1)
+    return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_process_forked_while_another_thread_computes_computes_too() -> None:
+    executor, idle = make_executor(num_blocks=256), make_executor()
+    batch = [SeqRows(range(9), TOKENS, BLOCKS)]
+    expected = hidden_after(idle, batch)[:4]
+
+    def same() -> bool:
+        return bool((hidden_after(executor, batch)[:4] == expected).all())
+
+    with Computing(executor) as computing:
+        for _ in range(4):
+            assert fork(same) == 0
+        before = computing.calls
+        while computing.calls < before + 2:  # the parent goes on
+            time.sleep(0.001)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
 def test_a_forked_process_computes_too() -> None:
     executor = make_executor(threads=3)
     batch = [SeqRows(range(9), TOKENS, BLOCKS)]
     expected = hidden_after(executor, batch)
-    child = os.fork()
-    if child == 0:
-        signal.alarm(20)  # a hang must not outlive the test
-        same = False
-        try:
-            same = bool((hidden_after(executor, batch) == expected).all())
-        finally:
-            os._exit(0 if same else 1)
-    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert fork(lambda: bool((hidden_after(executor, batch) == expected).all())) == 0
     np.testing.assert_array_equal(hidden_after(executor, batch), expected)
 
 

@@ -11,7 +11,7 @@ from offramp.exits.read import read_pack
 from offramp.llm.backend import Backend
 from offramp.models import LoadedModel
 from offramp.models.spec import ModelSpec
-from offramp.types.checks import check_integer
+from offramp.types.checks import MAX_SIZE, MAX_THREADS, check_integer
 from offramp.types.executor import Executor
 
 DEFAULT_CONTEXT = 8192
@@ -66,16 +66,16 @@ def store_blocks(
     """How many blocks the paged store gets.
 
     Raises:
-        InvalidParameter, CacheTooSmall: `kv_tokens` that hold no block.
+        InvalidParameter, CacheTooSmall: sizes that no store has, or `kv_tokens` that hold no block.
     """
-    check_integer("block_size", block_size, 1)
+    check_integer("block_size", block_size, 1, MAX_SIZE)
     if kv_tokens is None:
         kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * backend.kv_bytes
         hidden = (num_exits + 1) * spec.hidden_size * backend.hidden_bytes
         affordable = DEFAULT_STORE_BYTES // (kv + hidden)
         kv_tokens = min(max(affordable, context), max_num_seqs * context)
         return -(-kv_tokens // block_size)
-    check_integer("kv_tokens", kv_tokens, 1)
+    check_integer("kv_tokens", kv_tokens, 1, MAX_SIZE * block_size)
     if kv_tokens < block_size:
         raise CacheTooSmall(
             f"`kv_tokens` is {kv_tokens}, less than one block of {block_size}", hint="raise `kv_tokens`"
@@ -96,11 +96,11 @@ def make_executor(
     """The executor of `backend`, with the model loaded.
 
     Raises:
-        InvalidParameter: unknown device.
+        InvalidParameter: unknown device, too many threads, or a store that memory cannot hold.
         PackError, WeightsError: the exits do not fit the model, or a tensor cannot be read.
     """
     if threads is not None:
-        check_integer("threads", threads, 1)
+        check_integer("threads", threads, 1, MAX_THREADS)
     if backend.executor == "native":
         from offramp.executors.native import NativeExecutor
 

@@ -16,14 +16,15 @@ ROW_COUNTS = (1, 8, 1, 8)
 def measure_costs(executor: Executor, costs: CostModel) -> None:
     """Replace the prices of segments, checks and passes by measured ones.
 
-    Writes to the first block of the store, whose content no sequence holds yet. The first round warms up and is not
-    counted.
+    Writes to the first blocks of the store, whose content no sequence holds yet. A store of fewer blocks than rows is
+    measured with fewer rows. The first round warms up and is not counted.
     """
     top = executor.shape.num_segments
-    for number, rows in enumerate((1, *ROW_COUNTS)):
-        # Each row is a sequence of one token; all of them lie at the same slot, which nobody reads.
-        batch = [SeqRows((0,), (0,), (0,))] * rows
-        scored = [ScoreRow(0, (0,), SamplingParams(), 0)] * rows
+    for number, most in enumerate((1, *ROW_COUNTS)):
+        rows = min(most, executor.shape.num_blocks)
+        # Each row is a sequence of one token, in a block of its own.
+        batch = [SeqRows((0,), (0,), (block,)) for block in range(rows)]
+        scored = [ScoreRow(0, (block,), SamplingParams(), 0) for block in range(rows)]
         calls: list[tuple[Line, Callable[[], object]]] = []
         for s, line in enumerate(costs.segments):
             calls.append((line, partial(executor.run_segment, s, batch)))

@@ -10,6 +10,12 @@ from typing import Any
 
 from offramp.errors import InvalidParameter, did_you_mean
 
+MAX_THREADS = 1024
+"""Threads that an executor can be asked for."""
+
+MAX_SIZE = 2**31 - 1
+"""The largest block, and the most blocks, of a paged store."""
+
 
 def known_fields(cls: type, values: Mapping[str, Any], what: str) -> dict[str, Any]:
     """`values` as keyword arguments of dataclass `cls`.

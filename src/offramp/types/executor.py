@@ -107,7 +107,8 @@ class Executor(Protocol):
 
         Reads boundary `segment` (the embedding of `tokens` for 0), writes K and V in each of the segment's layers at
         the rows' slots before any row attends, writes boundary `segment + 1`. A row at position p attends to
-        positions 0..p of its sequence; the caller guarantees that all of them are written in this segment.
+        positions 0..p of its sequence; the caller guarantees that all of them are written in this segment, and that
+        the slots of a batch are distinct: rows are computed at the same time.
         """
         ...
 

@@ -14,7 +14,7 @@ from offramp.executors.native.weights import load_weights
 from offramp.exits.pack import ExitPack
 from offramp.models.rope import inverse_frequencies
 from offramp.models.spec import ModelSpec
-from offramp.types.checks import check_integer, check_one_of
+from offramp.types.checks import MAX_SIZE, MAX_THREADS, check_integer, check_one_of
 from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
 from offramp.weights.source import WeightSource
 
@@ -39,10 +39,10 @@ class NativeExecutor:
         dtype: of weights: `float32`, `float16`, `bfloat16`, `int8` or `int4` (groups of 32 share a scale). Norms,
             biases and hidden states are float32.
         kv_dtype: of K and V: `float16` or `float32`.
-        threads: threads for computing; None is one for each core.
+        threads: threads for computing, 1 to 1024; None is one for each core.
 
     Raises:
-        InvalidParameter: an option that is not allowed.
+        InvalidParameter: an option that is not allowed, or a paged store that memory cannot hold.
         PackError: the exit pack is for another model.
         WeightsError: a tensor cannot be read.
     """
@@ -60,14 +60,14 @@ class NativeExecutor:
         kv_dtype: str = "float16",
         threads: int | None = None,
     ) -> None:
-        check_integer("block_size", block_size, 1)
-        check_integer("num_blocks", num_blocks, 1)
+        check_integer("block_size", block_size, 1, MAX_SIZE)
+        check_integer("num_blocks", num_blocks, 1, MAX_SIZE)
         if max_model_len is not None:
             check_integer("max_model_len", max_model_len, 1, spec.max_model_len)
         check_one_of("dtype", dtype, tuple(DTYPES))
         check_one_of("kv_dtype", kv_dtype, KV_DTYPES)
         if threads is not None:
-            check_integer("threads", threads, 1)
+            check_integer("threads", threads, 1, MAX_THREADS)
         instruction_set()
         exits.check_model(spec, weights.load("model.norm.weight"))
         self._shape = ModelShape(
@@ -83,7 +83,15 @@ class NativeExecutor:
         packed = load_weights(spec, weights, dtype)
         heads = [exit_head(e, exits, packed) for e in exits.exits] + [top_head(packed)]
         config = {**_config(spec, self._shape), "half_kv": kv_dtype == "float16"}
-        self._model = _native.Model(config, packed.embedding, packed.layers, heads, threads or default_threads())
+        try:
+            self._model = _native.Model(config, packed.embedding, packed.layers, heads, threads or default_threads())
+        except MemoryError as error:
+            needed = store_bytes(spec, self._shape, kv_dtype)
+            raise InvalidParameter(
+                f"the KV cache of {num_blocks * block_size} tokens needs {needed} bytes, which cannot be had",
+                param="kv_tokens",
+                hint="lower `kv_tokens`, or `max_model_len` and `block_size` where they ask for more",
+            ) from error
 
     @property
     def shape(self) -> ModelShape:
@@ -139,6 +147,13 @@ def instruction_set() -> str:
         return _native.isa()
     except ValueError as error:
         raise InvalidParameter(f"`OFFRAMP_ISA`: {error}", param="OFFRAMP_ISA") from error
+
+
+def store_bytes(spec: ModelSpec, shape: ModelShape, kv_dtype: str) -> int:
+    """Bytes of the paged store: K and V of every layer, hidden states at every boundary."""
+    kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * (2 if kv_dtype == "float16" else 4)
+    hidden = shape.num_segments * spec.hidden_size * 4
+    return shape.num_blocks * shape.block_size * (kv + hidden)
 
 
 def _config(spec: ModelSpec, shape: ModelShape) -> dict[str, Any]:

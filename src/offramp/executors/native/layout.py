@@ -105,9 +105,8 @@ def _lanes(matrix: PackedMatrix) -> Iterator[npt.NDArray[np.void]]:
 
 
 def _mask_padding(matrix: PackedMatrix) -> None:
-    """The weights of lanes past the last output are zero, which is a byte of 128 or a nibble of 8 where they have an
-    offset; scales and minima are zero as they were allocated."""
-    zero = {"i8": 0x80, "i4": 0x88}.get(matrix.type, 0)
+    """The weights of lanes past the last output are zero, which is a nibble of 8 where they have an offset; all else is
+    zero as it was allocated."""
     past = matrix.n % PANEL
-    if past and zero:
-        next(_lanes(matrix))[-1, :, past:] = np.array([zero] * 2, dtype=np.uint8).view("V2")
+    if past and matrix.type == "i4":
+        next(_lanes(matrix))[-1, :, past:] = np.array([0x88] * 2, dtype=np.uint8).view("V2")
