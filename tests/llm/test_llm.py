@@ -233,7 +233,10 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: 
         ({"max_model_len": 129}, "`max_model_len` is 129, the model's context is 128"),
         ({"block_size": 0}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 0"),
         ({"block_size": 9999999999}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 9"),
-        ({"block_size": 2**31 - 1, "kv_tokens": 2**61}, "the KV cache of 2305843008139952128 tokens needs 1"),
+        (
+            {"block_size": 2**31 - 1, "kv_tokens": 2**61},
+            "the KV cache of 2305843008139952128 tokens needs 737869762604784680960 bytes",
+        ),
         ({"exits": 5}, "`exits` must be layers or the folder of an exit pack, not 5"),
         ({"kv_tokens": 3}, "`kv_tokens` is 3, less than one block of 16\nhint: raise `kv_tokens`"),
         (

@@ -182,7 +182,12 @@ def test_arrays_of_a_model_are_kept_alive() -> None:
 def test_the_buffers_of_a_model_cannot_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     make = _native.Model
-    monkeypatch.setattr(_native, "Model", lambda *arguments: given.extend(arguments) or make(*arguments))
+
+    def note(*arguments: Any) -> Any:
+        given.extend(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(_native, "Model", note)
     make_executor()
     config, (kind, n, k, data), layers, heads, threads = given
     memory = bytearray(data.nbytes + 64)
