@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +46,14 @@ def loud_machine_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
         (["engine", "--dtype", "int9"], "`--dtype` cannot hold `int9`"),
         (["engine", "--batch", "0"], "`batch` must be"),
         (["engine", "--threads", "0"], "`threads` must be"),
+        (["engine", "--peers", "none", "--peer-python", "lama=/x"], "`--peer-python` cannot hold `lama`"),
+        (["engine", "--peers", "none", "--peer-python", "vllm=/x"], "`--peer-python` names vllm, which is not"),
+        (["engine", "--new-tokens", "0"], "`new_tokens` must be"),
+        (["engine", "--prefill", "-1"], "`prefill` must be"),
+        (["engine", "--threads", "1025"], "`threads` must be"),
+        (["exits", "--threads", "1025"], "`threads` must be"),
+        (["exits", "--new-tokens", "-20"], "`new_tokens` must be"),
+        (["exits", "--policies", "depth,depth"], "`--policies` must name policies, each once"),
         (["exits", "--dtype", "int8,int4"], "`bench exits` takes one `--dtype`"),
         (["exits", "--policies", "deepest"], "`policies` cannot be 'deepest'"),
     ],
@@ -79,6 +89,30 @@ def test_engine_prints_tables_and_what_is_missing(
     assert (tmp_path / "engine.svg").is_file()
 
 
+def test_a_failure_of_ours_is_an_error_and_one_of_a_peer_is_not(model: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    def code(absent: str) -> int:
+        engines = [record("offramp int8"), record("offramp int4"), record("vllm float32")]
+        next(engine for engine in engines if engine.name == absent).absent = "it failed: no memory"
+        made = report(engines, [cell("offramp int8", "decode/1", 30.0)])
+        monkeypatch.setattr(EngineRun, "run", lambda *_: made)
+        return main(["bench", "engine", "-m", model])
+
+    assert [code("vllm float32"), code("offramp int4")] == [0, 1]
+
+
+def test_threads_are_as_many_as_the_engine_takes_and_torch_stays_out() -> None:
+    code = """
+import sys
+from argparse import Namespace
+from offramp.cli.bench import _threads
+from offramp.executors.native import threads
+threads.default_threads = lambda: 77
+print(_threads(Namespace()), _threads(Namespace(threads=3)), "torch" in sys.modules)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["77", "3", "False"]
+
+
 def test_engine_measures_a_toy(model: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["bench", "engine", "-m", model, "--peers", "transformers", "--prefill", "8", "--json", *TORCH]
     assert main([*words, "--out", str(tmp_path)]) == 0
@@ -96,7 +130,8 @@ def test_exits_replays_a_toy(model: str, tmp_path: Path, capsys: pytest.CaptureF
     trace = {"format": 1, "depth": 3, "exits": [2], "prompt_tokens": 1, "token_ids": [1], "exit_layers": [2, 3]}
     (tmp_path / "trace.jsonl").write_text(json.dumps({**trace, "tests": []}), encoding="utf-8")
     words = ["bench", "exits", "-m", model, "--quick", "--head-words", "32", "--trace", str(tmp_path / "trace.jsonl")]
-    assert main([*words, *TORCH]) == 0
+    assert main([*words, *TORCH, "--out", str(tmp_path / "out")]) == 0
+    assert "60% at 2: realisation" in (tmp_path / "out" / "exits.svg").read_text(encoding="utf-8")
     out = capsys.readouterr().out
     for name in ("60% at 1", "60% at 2", "trace.jsonl"):
         assert all(

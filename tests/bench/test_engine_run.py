@@ -163,6 +163,11 @@ def test_workers_in_processes_of_their_own(tmp_path: Path) -> None:
         ({"batches": (0,)}, "`batch` must be"),
         ({"batches": (2, 2)}, "names a batch size twice"),
         ({"repeats": 0}, "`repeats` must be"),
+        ({"prompt_tokens": 0}, "`prompt_tokens` must be"),
+        ({"new_tokens": 0}, "`new_tokens` must be"),
+        ({"new_tokens": -5}, "`new_tokens` must be"),
+        ({"prefill_tokens": -1}, "`prefill` must be a whole number of at least 0"),
+        ({"step_rows": (1, 0)}, "`step_rows` must be"),
     ],
 )
 def test_settings_that_make_no_sense(change: dict[str, Any], message: str) -> None:

@@ -68,6 +68,16 @@ def test_who_was_there() -> None:
     assert table("engines")["offramp int8"] == ("1", "0.5 + 1.0 s", "5 MB", "none", "fake")
 
 
+def test_one_sequence_is_held_against_the_memory() -> None:
+    made = both_widths()
+    made.record("offramp int8").facts["weight_bytes"] = 100_000_000
+    made.record("offramp int4").facts["weight_bytes"] = None
+    assert not any("against the memory" in t.title for t in tables(made))
+    made.ceilings = {"gb_per_s": 25.0}
+    (found,) = (t for t in tables(made) if "against the memory" in t.title)
+    assert found.rows == [("offramp int8", "100 MB", "20.0", "25.0", "80%")]
+
+
 def test_a_cell_without_a_clean_repeat_says_so() -> None:
     made = report([record("offramp int8"), record("llama.cpp q8_0")], [cell("offramp int8", "decode/1", None)])
     assert tables(made)[0].rows == [("offramp int8", "8", "disturbed")]

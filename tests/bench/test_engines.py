@@ -11,6 +11,7 @@ from offramp.bench.engines import (
     OUR_PRECISIONS,
     PEERS,
     Engine,
+    given_pythons,
     interpreter,
     our_engines,
     peer_engines,
@@ -69,8 +70,26 @@ def test_an_interpreter_is_as_given_or_as_the_environment_says(monkeypatch: pyte
     monkeypatch.setenv("OFFRAMP_BENCH_PYTHON_LLAMA_CPP", "/from/env")
     assert interpreter("llama.cpp", {}) == "/from/env"
     assert interpreter("llama.cpp", {"llama.cpp": "/given"}) == "/given"
-    with pytest.raises(InvalidParameter, match="`--peer-python` cannot hold `lama`"):
-        interpreter("llama.cpp", {"lama": "/given"})
+
+
+def test_interpreters_are_for_peers_to_be_measured() -> None:
+    engines = peer_engines(["vllm", "openvino:q8_0"])
+    assert given_pythons([], engines) == {}
+    assert given_pythons([("vllm", "/a"), ("openvino", "/b")], engines) == {"vllm": "/a", "openvino": "/b"}
+
+
+@pytest.mark.parametrize(
+    ("pairs", "message"),
+    [
+        ([("lama", "/a")], "`--peer-python` cannot hold `lama`"),
+        ([("offramp", "/a")], "`--peer-python` cannot hold `offramp`"),
+        ([("llama.cpp", "/a")], "`--peer-python` names llama.cpp, which is not to be measured"),
+        ([("vllm", "/a"), ("vllm", "/b")], "`--peer-python` names vllm twice"),
+    ],
+)
+def test_interpreters_that_nobody_would_use(pairs: list[tuple[str, str]], message: str) -> None:
+    with pytest.raises(InvalidParameter, match=message):
+        given_pythons(pairs, [*our_engines(["int8"]), *peer_engines(["vllm"])])
 
 
 def test_a_peer_that_is_not_installed_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:

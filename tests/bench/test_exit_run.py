@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from offramp.bench.exit_run import REPORT, ExitRun, ExitSettings, write_pack
+from offramp import _native
+from offramp.bench import exit_run
+from offramp.bench.engines import Engine
+from offramp.bench.exit_run import REPORT, ExitRun, ExitSettings, held_to, write_pack
 from offramp.bench.exit_tables import exit_rejected_line, exit_tables
 from offramp.bench.exit_traces import made_up_traces
 from offramp.bench.rounds import TRIES
@@ -70,6 +74,44 @@ def test_a_cell_that_was_always_disturbed_says_so(tmp_path: Path) -> None:
     assert "disturbed" in speeds.rows[0] and splits.rows[0][3:] == ("-",) * 5
 
 
+def test_an_instruction_set_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("OFFRAMP_ISA", raising=False)
+    before = _native.isa()
+    other = _native.supported_isas()[-1 if before != "portable" else 0]
+    with pytest.raises(ZeroDivisionError), held_to(other):
+        assert _native.isa() == other
+        raise ZeroDivisionError
+    assert _native.isa() == before and "OFFRAMP_ISA" not in os.environ
+
+
+def test_an_instruction_set_that_is_not_here() -> None:
+    before = _native.isa()
+    with pytest.raises(InvalidParameter, match="`--dtype` cannot hold `@neon` on this machine"), held_to("neon"):
+        pass
+    assert _native.isa() == before
+
+
+@pytest.mark.parametrize("variant", ["", "portable"])
+def test_a_model_runs_on_the_instruction_set_asked_for(
+    variant: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Opened:
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.isa = _native.isa()
+
+        def __enter__(self) -> Opened:
+            return self
+
+        def __exit__(self, *_: object) -> None:
+            pass
+
+    monkeypatch.setattr(exit_run, "LLM", Opened)
+    before = _native.isa()
+    with exit_run.open_llm(Engine("offramp", "int8", variant), "toy", 1, tmp_path, SETTINGS) as llm:
+        assert llm.isa == _native.isa() == (variant or before)  # type: ignore[attr-defined]
+    assert _native.isa() == before
+
+
 @pytest.mark.parametrize(("words", "vocabulary"), [(0, None), (48, None), (100, None), (8, tuple(range(8)))])
 def test_the_pack_scores_as_many_words_as_asked(tmp_path: Path, words: int, vocabulary: tuple[int, ...] | None) -> None:
     pack = read_pack(write_pack(tmp_path / "pack", SPEC, (2, 4), words))
@@ -85,6 +127,11 @@ def test_the_pack_scores_as_many_words_as_asked(tmp_path: Path, words: int, voca
         ({"policies": ("deep",)}, "`policies` cannot be 'deep'"),
         ({"head_words": -1}, "`head_words` must be"),
         ({"repeats": 0}, "`repeats` must be"),
+        ({"policies": ("depth", "depth")}, "`--policies` must name policies, each once"),
+        ({"policies": ()}, "`--policies` must name policies, each once"),
+        ({"prompt_tokens": 0}, "`prompt_tokens` must be"),
+        ({"new_tokens": 0}, "`new_tokens` must be"),
+        ({"new_tokens": -20}, "`new_tokens` must be"),
     ],
 )
 def test_settings_that_make_no_sense(change: dict[str, Any], message: str) -> None:

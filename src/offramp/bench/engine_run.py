@@ -111,7 +111,7 @@ class EngineRun:
                 record.absent = error.message
                 continue
             _note_peak(record, facts.pop("peak_bytes"))
-            record.facts = facts
+            record.facts = {**facts, "weight_bytes": model.weight_bytes(engine)} if engine.ours else facts
             workers[engine.name] = worker
         return workers
 

@@ -16,11 +16,11 @@ class Table(NamedTuple):
 
 
 def tables(report: EngineReport) -> list[Table]:
-    """Speeds, ratios against each peer, the best peers, time of a step, and who was there."""
+    """Speeds, ratios against each peer, the best peers, time of a step, how near memory's limit, and who was there."""
     tasks = _tasks(report)
     ours = [e for e in report.engines if e.ours and _measured(report, e)]
     made = [_speeds(report, tasks), *(_ratios(report, tasks, engine) for engine in ours)]
-    made += [_best(report, tasks, ours), _steps(report, ours), _engines(report)]
+    made += [_best(report, tasks, ours), _steps(report, ours), _ceiling(report, ours), _engines(report)]
     return [table for table in made if table.rows]
 
 
@@ -129,6 +129,20 @@ def _steps(report: EngineReport, ours: list[EngineRecord]) -> Table:
     heads += [f"{size} rows" for size in sizes[1:]]
     title = "one step with several rows of one sequence (verification): time, and how often the first"
     return Table(title, ("engine", *heads), rows)
+
+
+def _ceiling(report: EngineReport, ours: list[EngineRecord]) -> Table:
+    """One sequence at a time reads all weights for each token, and cannot be faster than memory."""
+    rows: list[tuple[str, ...]] = []
+    limit = (report.ceilings or {}).get("gb_per_s")
+    for engine in ours:
+        cell, size = report.cell(engine.name, Task("decode", 1)), engine.facts.get("weight_bytes")
+        if limit and size and cell is not None and cell.spread is not None:
+            used = size * cell.spread.median / 1e9
+            share = f"{100 * used / limit:.0f}%"
+            rows.append((engine.name, f"{size / 1e6:.0f} MB", f"{used:.1f}", f"{limit:.1f}", share))
+    title = "decode of one sequence against the memory: weights read per token, and bandwidth"
+    return Table(title, ("engine", "weights", "GB/s used", "GB/s measured", "of ceiling"), rows)
 
 
 def _engines(report: EngineReport) -> Table:

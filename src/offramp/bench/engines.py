@@ -120,14 +120,29 @@ def variable(peer: str) -> str:
     return "OFFRAMP_BENCH_PYTHON_" + "".join(c if c.isalnum() else "_" for c in peer).upper()
 
 
-def interpreter(peer: str, given: Mapping[str, str]) -> str:
-    """The Python that has a peer: as given, as its environment variable says, else this one.
+def given_pythons(pairs: Sequence[tuple[str, str]], engines: Sequence[Engine]) -> dict[str, str]:
+    """The interpreters that were given for peers among `engines`.
 
     Raises:
-        InvalidParameter: an interpreter is given for a peer that does not exist.
+        InvalidParameter: a peer that does not exist, that is not to be measured, or that is named twice.
     """
-    for name in given:
-        _check("peer_python", name, tuple(PEERS))
+    given: dict[str, str] = {}
+    for peer, python in pairs:
+        _check("peer_python", peer, tuple(PEERS))
+        if not any(engine.peer == peer for engine in engines):
+            raise InvalidParameter(
+                f"`--peer-python` names {peer}, which is not to be measured",
+                param="peer_python",
+                hint=f"add {peer} to `--peers`, or leave out `--peer-python {peer}=...`",
+            )
+        if peer in given:
+            raise InvalidParameter(f"`--peer-python` names {peer} twice", param="peer_python")
+        given[peer] = python
+    return given
+
+
+def interpreter(peer: str, given: Mapping[str, str]) -> str:
+    """The Python that has a peer: as given, as its environment variable says, else this one."""
     return given.get(peer) or os.environ.get(variable(peer)) or sys.executable
 
 

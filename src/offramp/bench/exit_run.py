@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
 from datetime import datetime, timezone
 from pathlib import Path
@@ -65,7 +64,11 @@ class ExitSettings:
             check_integer("batch", batch, 1)
         for policy in self.policies:
             check_one_of("policies", policy, POLICIES)
+        if not self.policies or len(set(self.policies)) < len(self.policies):
+            raise InvalidParameter("`--policies` must name policies, each once", param="policies")
         check_integer("repeats", self.repeats, 1)
+        check_integer("prompt_tokens", self.prompt_tokens, 1)
+        check_integer("new_tokens", self.new_tokens, 1)
         check_integer("head_words", self.head_words, 0)
 
     @property
@@ -106,23 +109,50 @@ def write_pack(folder: Path, spec: ModelSpec, exits: Sequence[int], head_words: 
 
 
 @contextmanager
+def held_to(isa: str) -> Iterator[None]:
+    """Hold the native core to an instruction set, and give it back the one it had.
+
+    Raises:
+        InvalidParameter: this machine cannot run it.
+    """
+    try:
+        from offramp import _native
+        from offramp.executors.native import instruction_set
+    except ImportError:  # The core was not built, and whoever opens the model is told so.
+        yield
+        return
+    before = instruction_set()
+    try:
+        _native.choose_isa(isa)
+    except ValueError as error:
+        hint = f"this machine runs {', '.join(_native.supported_isas())}"
+        raise InvalidParameter(f"`--dtype` cannot hold `@{isa}` on this machine", param="dtype", hint=hint) from error
+    try:
+        yield
+    finally:
+        _native.choose_isa(before)
+
+
+@contextmanager
 def open_llm(engine: Engine, model: str, threads: int, pack: Path, settings: ExitSettings) -> Iterator[LLM]:
     """The model with the pack's exits and room for the largest batch."""
-    if engine.variant in ISAS:
-        os.environ["OFFRAMP_ISA"] = engine.variant
     most = max(settings.batches)
     blocks = -(-settings.room // BLOCK_SIZE) + 1
-    with LLM(
-        model,
-        exits=pack,
-        executor="torch" if engine.variant == "torch" else "native",
-        dtype=engine.precision,
-        threads=threads,
-        block_size=BLOCK_SIZE,
-        kv_tokens=most * blocks * BLOCK_SIZE,
-        max_num_seqs=most,
-        max_num_batched_tokens=max(512, most),
-    ) as llm:
+    held = held_to(engine.variant) if engine.variant in ISAS else nullcontext()
+    with (
+        held,
+        LLM(
+            model,
+            exits=pack,
+            executor="torch" if engine.variant == "torch" else "native",
+            dtype=engine.precision,
+            threads=threads,
+            block_size=BLOCK_SIZE,
+            kv_tokens=most * blocks * BLOCK_SIZE,
+            max_num_seqs=most,
+            max_num_batched_tokens=max(512, most),
+        ) as llm,
+    ):
         yield llm
 
 

@@ -7,9 +7,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offramp.bench.engines import Engine
 from offramp.bench.gguf_files import KINDS, Report, requantized
 from offramp.models import Progress, cache_dir, load_model, resolve
 from offramp.models.spec import ModelSpec
+from offramp.weights.source import WeightSource
 
 TEXT = """The lighthouse stood at the end of a long bar of shingle, and for most of the year nobody came to it but
 gulls. Its keeper wrote down the weather four times a day: wind, pressure, the height of the swell, and
@@ -34,6 +36,23 @@ class ModelInput:
     path: Path
     spec: ModelSpec
     text: tuple[int, ...]
+    weights: WeightSource | None = None
+
+    def weight_bytes(self, engine: Engine) -> int | None:
+        """Bytes of weights that offramp reads for one token: all layers and the LM head. None if nobody knows.
+
+        A row of the embedding is not counted, nor are the matrices that only pass tokens by.
+        """
+        if self.weights is None or not engine.ours or engine.variant == "torch":
+            return None
+        try:
+            from offramp.executors.native.plan import plan_matrices
+        except ImportError:  # The native core was not built.
+            return None
+        head = "embedding" if self.spec.tie_word_embeddings else "lm_head"
+        plans = plan_matrices(self.spec, self.weights, engine.precision)
+        read = [p for p in plans if p.name == head or p.name.partition(".")[2] not in ("", "passing")]
+        return sum(plan.num_bytes for plan in read)
 
     def prompts(self, rows: int, length: int) -> list[list[int]]:
         """`rows` prompts of `length` tokens."""
@@ -62,4 +81,5 @@ def read_model(model: str, progress: Progress | None = None) -> ModelInput:
     files = resolve(model, progress)
     loaded = load_model(model, progress)
     text = loaded.tokenizer.encode(TEXT, add_special_tokens=False)
-    return ModelInput(files.name, loaded.identity, files.form, files.path.resolve(), loaded.spec, tuple(text))
+    path = files.path.resolve()
+    return ModelInput(files.name, loaded.identity, files.form, path, loaded.spec, tuple(text), loaded.weights)

@@ -3,6 +3,7 @@
     {"format": 1, "kind": "engine", "date": ..., "machine": {...}, "code": {...}, "settings": {...},
      "ceilings": {...} or null,
      "engines": [{"name", "peer", "precision", "bits", "ours", "python", "facts": {...}, "peak_bytes", "absent"}],
+                                        facts of ours have `weight_bytes`, read for one token; null if unknown
      "cells": [{"engine": "offramp int8", "task": "decode/8", "unit": "tokens/s",
                 "repeats": [{"round": 0, "value": 231.0, "seconds": 2.2, "others": 0.01, "steal": 0.0, "clean": true}],
                 "median", "low", "high", "rejected"}]}

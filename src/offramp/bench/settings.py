@@ -42,7 +42,12 @@ class Settings:
             check_integer("batch", batch, 1)
         if len(set(self.batches)) < len(self.batches):
             raise InvalidParameter("`--batch` names a batch size twice", param="batch")
+        for rows in self.step_rows:
+            check_integer("step_rows", rows, 1)
         check_integer("repeats", self.repeats, 1)
+        check_integer("prompt_tokens", self.prompt_tokens, 1)
+        check_integer("new_tokens", self.new_tokens, 1)
+        check_integer("prefill", self.prefill_tokens, 0)
 
     @property
     def tasks(self) -> list[Task]:

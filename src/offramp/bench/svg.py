@@ -1,43 +1,30 @@
-"""Bars of decode speed as an SVG file, written by hand so that no plotting package is needed."""
+"""Bars with whiskers as SVG, written by hand so that no plotting package is needed; and the plot of `bench engine`."""
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from html import escape
 
 from offramp.bench.results import EngineReport, Spread, Task
 
 COLOURS = ("#1b6ca8", "#5aa9e6", "#9ad1f5", "#d1495b", "#edae49", "#66a182", "#8d6b94", "#a0a0a0", "#c98b6b", "#3d3d3d")
 LEFT, TOP, HEIGHT, BAR, GAP, LINE = 60, 46, 260, 16, 26, 18
+STEPS = (0.1, 0.2, 0.5, 1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10**9)
+
+Seen = Mapping[tuple[str, int], Spread | None]
+"""What was seen, by the name of a bar and the batch size it stands at."""
 
 
 def plot(report: EngineReport) -> str:
     """Decode tokens/s by batch size, a bar for each engine, whiskers from smallest to largest."""
-    sizes = sorted(int(c.task.partition("/")[2]) for c in report.cells if c.task.startswith("decode/"))
-    sizes = list(dict.fromkeys(sizes))
+    sizes = sorted({int(c.task.partition("/")[2]) for c in report.cells if c.task.startswith("decode/")})
     names = [e.name for e in report.engines if any(c.engine == e.name for c in report.cells)]
     seen = {(name, size): _spread(report, name, size) for name in names for size in sizes}
-    top = max((s.high for s in seen.values() if s is not None), default=1.0)
-    group = len(names) * BAR + GAP
-    width, bottom = LEFT + max(len(sizes), 1) * group + 20, TOP + HEIGHT
-    parts = _axis(top, width, bottom)
-    for place, size in enumerate(sizes):
-        start = LEFT + place * group + GAP / 2
-        parts.append(_text(start + len(names) * BAR / 2, bottom + 16, f"B = {size}", "middle"))
-        for number, name in enumerate(names):
-            if (spread := seen[name, size]) is not None:
-                parts += _bar(start + number * BAR, spread, top, bottom, COLOURS[number % len(COLOURS)])
-    for number, name in enumerate(names):
-        y = bottom + 36 + number * LINE
-        parts.append(f'<rect x="{LEFT}" y="{y - 10}" width="12" height="12" fill="{COLOURS[number % len(COLOURS)]}"/>')
-        parts.append(_text(LEFT + 18, y, name, "start"))
-    height = bottom + 46 + len(names) * LINE
+    bottom = TOP + HEIGHT
     title = f"{report.settings['name']}: decode, tokens/s, {report.settings['threads']} threads"
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>'
-    )
-    machine = _text(LEFT, 36, str(report.machine["cpu"]), "start")
-    return "\n".join([head, _text(LEFT, 20, title, "start"), machine, *parts, "</svg>"]) + "\n"
+    parts = [text(LEFT, 20, title), text(LEFT, 36, str(report.machine["cpu"]))]
+    parts += [*bars(names, sizes, seen, LEFT, bottom), *legend(names, bottom + 36)]
+    return document(LEFT + bars_width(names, sizes), bottom + 46 + len(names) * LINE, parts)
 
 
 def _spread(report: EngineReport, name: str, size: int) -> Spread | None:
@@ -45,24 +32,63 @@ def _spread(report: EngineReport, name: str, size: int) -> Spread | None:
     return None if cell is None else cell.spread
 
 
-def _axis(top: float, width: float, bottom: int) -> list[str]:
-    step = next(s for s in (1, 2, 5, 10, 20, 50, 100, 200, 500, 1000, 2000, 5000, 10**9) if top / s <= 6)
-    parts = []
-    for value in range(0, int(top) + 1, step):
-        y = bottom - HEIGHT * value / top
-        parts.append(f'<line x1="{LEFT}" x2="{width - 10:.0f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>')
-        parts.append(_text(LEFT - 6, y + 4, str(value), "end"))
+def document(width: float, height: float, parts: Sequence[str]) -> str:
+    """A whole file."""
+    head = (
+        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
+        f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>'
+    )
+    return "\n".join([head, *parts, "</svg>"]) + "\n"
+
+
+def bars(names: Sequence[str], sizes: Sequence[int], seen: Seen, left: float, bottom: float) -> list[str]:
+    """A group of bars for each batch size, above `bottom` and to the right of `left`, with its axis."""
+    top = max((s.high for s in seen.values() if s is not None), default=1.0)
+    parts = _axis(top, left, left + bars_width(names, sizes) - 10, bottom)
+    for place, size in enumerate(sizes):
+        start = left + place * (len(names) * BAR + GAP) + GAP / 2
+        parts.append(text(start + len(names) * BAR / 2, bottom + 16, f"B = {size}", "middle"))
+        for number, name in enumerate(names):
+            if (spread := seen.get((name, size))) is not None:
+                parts += _bar(start + number * BAR, spread, top, bottom, COLOURS[number % len(COLOURS)])
     return parts
 
 
-def _bar(x: float, spread: Spread, top: float, bottom: int, colour: str) -> list[str]:
+def bars_width(names: Sequence[str], sizes: Sequence[int]) -> float:
+    """How wide `bars` are, their margin included."""
+    return max(len(sizes), 1) * (len(names) * BAR + GAP) + 20
+
+
+def legend(names: Sequence[str], top: float) -> list[str]:
+    """The colour of each name, a line each."""
+    parts = []
+    for number, name in enumerate(names):
+        y = top + number * LINE
+        colour = COLOURS[number % len(COLOURS)]
+        parts.append(f'<rect x="{LEFT}" y="{y - 10:.0f}" width="12" height="12" fill="{colour}"/>')
+        parts.append(text(LEFT + 18, y, name))
+    return parts
+
+
+def text(x: float, y: float, words: str, anchor: str = "start") -> str:
+    """Words at a place."""
+    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
+
+
+def _axis(top: float, left: float, right: float, bottom: float) -> list[str]:
+    step = next(s for s in STEPS if top / s <= 6)
+    parts = []
+    for number in range(int(top / step + 1e-9) + 1):
+        y = bottom - HEIGHT * number * step / top
+        parts.append(f'<line x1="{left:.0f}" x2="{right:.0f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>')
+        parts.append(text(left - 6, y + 4, f"{round(number * step, 1):g}", "end"))
+    return parts
+
+
+def _bar(x: float, spread: Spread, top: float, bottom: float, colour: str) -> list[str]:
     height, low, high = (HEIGHT * value / top for value in spread)
     middle = x + (BAR - 2) / 2
     return [
         f'<rect x="{x:.1f}" y="{bottom - height:.1f}" width="{BAR - 2}" height="{height:.1f}" fill="{colour}"/>',
         f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{bottom - low:.1f}" y2="{bottom - high:.1f}" stroke="black"/>',
     ]
-
-
-def _text(x: float, y: float, text: str, anchor: str) -> str:
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(text)}</text>'

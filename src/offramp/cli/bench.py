@@ -14,7 +14,7 @@ from offramp.cli.flags import DEFAULT_MODEL
 from offramp.cli.progress import Update, on_download, show_progress
 from offramp.cli.terminal import print_json, print_note
 from offramp.errors import InvalidParameter
-from offramp.types.checks import check_integer
+from offramp.types.checks import MAX_THREADS, check_integer
 
 if TYPE_CHECKING:
     from offramp.bench.engine_tables import Table
@@ -86,7 +86,7 @@ def run(args: argparse.Namespace) -> int:
 def _engine(args: argparse.Namespace, folder: Path, update: Update) -> int:
     from offramp.bench.engine_run import EngineRun
     from offramp.bench.engine_tables import absent_lines, rejected_line, tables
-    from offramp.bench.engines import PEERS, our_engines, peer_engines
+    from offramp.bench.engines import PEERS, given_pythons, our_engines, peer_engines
     from offramp.bench.inputs import read_model
     from offramp.bench.settings import QUICK, Settings
     from offramp.bench.svg import plot
@@ -95,17 +95,19 @@ def _engine(args: argparse.Namespace, folder: Path, update: Update) -> int:
     settings = Settings(**{**(QUICK if args.quick else {}), **given})
     peers = getattr(args, "peers", list(PEERS))
     engines = our_engines(getattr(args, "dtype", ["int8", "int4"])) + peer_engines([] if peers == ["none"] else peers)
-    pythons = dict(getattr(args, "peer_python", []))
+    pythons = given_pythons(getattr(args, "peer_python", []), engines)
     run = EngineRun(engines, settings, _threads(args), folder, pythons=pythons, update=update)
     report = run.run(read_model(args.model, on_download(update)), hasattr(args, "resume"))
     (folder / "engine.svg").write_text(plot(report), encoding="utf-8")
     update(1, 1, "done")
     _show(args, report.to_dict(), tables(report), [*absent_lines(report), rejected_line(report)])
-    return 0
+    # A peer may be absent; that offramp fails is an error even where it got through in another precision.
+    return int(any(engine.ours and engine.absent is not None for engine in report.engines))
 
 
 def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
     from offramp.bench.engines import our_engines
+    from offramp.bench.exit_plot import exit_plot
     from offramp.bench.exit_run import QUICK, ExitRun, ExitSettings, open_llm, write_pack
     from offramp.bench.exit_tables import exit_rejected_line, exit_tables
     from offramp.bench.exit_traces import SHARES, default_exits, made_up_traces, recorded_trace
@@ -116,17 +118,18 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
     engines = our_engines(getattr(args, "dtype", ["int8"]))
     if len(engines) != 1:
         raise InvalidParameter("`bench exits` takes one `--dtype`", param="dtype")
+    threads = _threads(args)
     model = read_model(args.model, on_download(update))
     depth = model.spec.num_layers
     groups = [made_up_traces(depth, default_exits(depth), (0.6,) if args.quick else SHARES)]
     if hasattr(args, "trace"):
         groups.append([recorded_trace(args.trace, depth)])
-    threads = _threads(args)
     run = ExitRun(settings, folder, {"name": model.name, "dtype": engines[0].name, "threads": threads}, update=update)
     for traces in groups:
         pack = write_pack(folder / "pack", model.spec, traces[0].exits, settings.head_words)
         with open_llm(engines[0], args.model, threads, pack, settings) as llm:
             run.replay(llm.engine.executor, model.prompts, traces)
+    (folder / "exits.svg").write_text(exit_plot(run.report), encoding="utf-8")
     update(1, 1, "done")
     _show(args, run.report.to_dict(), exit_tables(run.report), [exit_rejected_line(run.report)])
     return 0
@@ -160,12 +163,16 @@ def _given(args: argparse.Namespace, renamed: dict[str, str], *names: str) -> di
 
 def _threads(args: argparse.Namespace) -> int:
     if hasattr(args, "threads"):
-        check_integer("threads", args.threads, 1)
+        check_integer("threads", args.threads, 1, MAX_THREADS)
         threads: int = args.threads
         return threads
-    from offramp.bench.machine import usable_cpus
+    try:
+        from offramp.executors.native.threads import default_threads
+    except ImportError:  # The native core was not built, and `--dtype float32@torch` does without.
+        from offramp.bench.machine import usable_cpus
 
-    return len(usable_cpus())
+        return len(usable_cpus())
+    return default_threads()
 
 
 @contextmanager

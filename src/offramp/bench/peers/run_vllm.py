@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -88,8 +89,15 @@ def _folder(model: dict[str, Any]) -> Path:
         return Path(model["path"])
     folder = Path(model["folder"])
     if not (folder / "config.json").is_file():
-        # In a process of its own, so that its memory is not counted as vLLM's.
-        subprocess.run([sys.executable, __file__, model["path"], str(folder)], check=True, stdout=sys.stderr)
+        # Under the final name there is a whole model or nothing: `config.json` is written first.
+        draft = folder.with_name(f"{folder.name}.{os.getpid()}")
+        try:
+            # In a process of its own, so that its memory is not counted as vLLM's.
+            subprocess.run([sys.executable, __file__, model["path"], str(draft)], check=True, stdout=sys.stderr)
+            shutil.rmtree(folder, ignore_errors=True)
+            draft.rename(folder)
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
     return folder
 
 
