@@ -28,8 +28,8 @@ def test_it_is_an_executor_of_the_model_s_shape(toy: Toy) -> None:
 
 REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"dtype": "int16"}, "`dtype` cannot be 'int16'"),
-    ({"block_size": 0}, "`block_size` must be a whole number of at least 1, not 0"),
-    ({"num_blocks": 0}, "`num_blocks` must be a whole number of at least 1, not 0"),
+    ({"block_size": 0}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 0"),
+    ({"num_blocks": 0}, "`num_blocks` must be a whole number of at least 1 and at most 2147483647, not 0"),
     ({"max_model_len": 65}, "`max_model_len` must be a whole number of at least 1 and at most 64, not 65"),
 ]
 
@@ -43,7 +43,7 @@ REFUSED_BY: dict[str, list[tuple[dict[str, Any], str]]] = {
     "native": [
         ({"dtype": "float64"}, "`dtype` cannot be 'float64'"),
         ({"kv_dtype": "int8"}, "`kv_dtype` cannot be 'int8'"),
-        ({"threads": 0}, "`threads` must be a whole number of at least 1, not 0"),
+        ({"threads": 0}, "`threads` must be a whole number of at least 1 and at most 1024, not 0"),
     ],
 }
 

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from offramp.executors.native import NativeExecutor
 from offramp.types.executor import SeqRows
 from tests.native.test_model import BLOCKS, TOKENS, hidden_after, make_executor
 

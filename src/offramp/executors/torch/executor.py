@@ -16,7 +16,7 @@ from offramp.executors.torch.store import PagedStore
 from offramp.executors.torch.weights import load_weights
 from offramp.exits.pack import ExitPack
 from offramp.models.spec import ModelSpec
-from offramp.types.checks import check_integer, check_one_of
+from offramp.types.checks import MAX_SIZE, check_integer, check_one_of
 from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
 from offramp.weights.source import WeightSource
 
@@ -60,8 +60,8 @@ class TorchExecutor:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        check_integer("block_size", block_size, 1)
-        check_integer("num_blocks", num_blocks, 1)
+        check_integer("block_size", block_size, 1, MAX_SIZE)
+        check_integer("num_blocks", num_blocks, 1, MAX_SIZE)
         if max_model_len is not None:
             check_integer("max_model_len", max_model_len, 1, spec.max_model_len)
         check_one_of("dtype", dtype, tuple(DTYPES))
