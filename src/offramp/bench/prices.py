@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from statistics import median
-from time import perf_counter
 
 from offramp.engine.costs import CostModel
+from offramp.llm.measure import time_call
 from offramp.types.executor import Executor, ScoreRow, SeqRows
 from offramp.types.sampling import SamplingParams
 
@@ -78,7 +78,7 @@ def measure_prices(executor: Executor, most_rows: int, context: int) -> PriceTab
             batch = [SeqRows((context,), (0,), list(blocks)) for blocks in tables[:rows]]
             scored = [ScoreRow(context, list(blocks), SamplingParams(), 0) for blocks in tables[:rows]]
             for what, number, call in _calls(executor, batch, scored):
-                seconds = _time(executor, call)
+                seconds = time_call(executor, call)
                 if sweep:
                     times.setdefault((what, number, rows), []).append(seconds)
     curves = {
@@ -101,11 +101,3 @@ def _calls(
         calls.append(("segment", number, partial(executor.run_segment, number, batch)))
         calls.append(("choice", number, partial(executor.score, number + 1, scored, frozenset())))
     return calls
-
-
-def _time(executor: Executor, call: Callable[[], object]) -> float:
-    executor.synchronize()
-    start = perf_counter()
-    call()
-    executor.synchronize()
-    return perf_counter() - start

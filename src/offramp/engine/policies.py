@@ -120,8 +120,8 @@ class Depth:
 
     def _most_gathered(self, waiting: dict[int, int]) -> int:
         """The segment to advance, given how many sequences wait for each."""
-        stay = [0.05 + 0.95 * stayed / came for came, stayed in zip(self._came, self._stayed, strict=True)]
         # A bit more than was seen: where it is wrong, gathering too long costs less than too short.
+        stay = [0.05 + 0.95 * stayed / came for came, stayed in zip(self._came, self._stayed, strict=True)]
         stay.append(0.0)
         starts = [line.a for line in self.costs.segments]
         starts[-1] += self.costs.checks[-1].a

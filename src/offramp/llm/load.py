@@ -99,8 +99,7 @@ def make_executor(
         InvalidParameter: unknown device, too many threads, or a store that memory cannot hold.
         PackError, WeightsError: the exits do not fit the model, or a tensor cannot be read.
     """
-    if threads is not None:
-        check_integer("threads", threads, 1, MAX_THREADS)
+    sizes = {"block_size": block_size, "num_blocks": num_blocks, "max_model_len": context}
     if backend.executor == "native":
         from offramp.executors.native import NativeExecutor
 
@@ -108,24 +107,14 @@ def make_executor(
             model.spec,
             model.weights,
             exits,
-            block_size=block_size,
-            num_blocks=num_blocks,
-            max_model_len=context,
             dtype=backend.dtype,
             kv_dtype=backend.kv_dtype,
             threads=threads,
+            **sizes,
         )
     from offramp.executors.torch import TorchExecutor, set_threads
 
     if threads is not None:
+        check_integer("threads", threads, 1, MAX_THREADS)
         set_threads(threads)
-    return TorchExecutor(
-        model.spec,
-        model.weights,
-        exits,
-        block_size=block_size,
-        num_blocks=num_blocks,
-        max_model_len=context,
-        device=backend.device,
-        dtype=backend.dtype,
-    )
+    return TorchExecutor(model.spec, model.weights, exits, device=backend.device, dtype=backend.dtype, **sizes)

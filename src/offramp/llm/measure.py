@@ -33,12 +33,13 @@ def measure_costs(executor: Executor, costs: CostModel) -> None:
         for k, line in enumerate(costs.passes, start=1):
             calls.append((line, partial(executor.pass_tokens, k, range(k, top), batch)))
         for line, call in calls:
-            seconds = _time(executor, call)
+            seconds = time_call(executor, call)
             if number:
                 line.observe(rows, seconds)
 
 
-def _time(executor: Executor, call: Callable[[], object]) -> float:
+def time_call(executor: Executor, call: Callable[[], object]) -> float:
+    """Seconds that `call` takes on the executor's device."""
     executor.synchronize()
     start = perf_counter()
     call()

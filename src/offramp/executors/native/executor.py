@@ -11,10 +11,11 @@ from offramp.executors.native.heads import exit_head, top_head
 from offramp.executors.native.plan import DTYPES
 from offramp.executors.native.threads import default_threads
 from offramp.executors.native.weights import load_weights
+from offramp.executors.shape import model_shape
 from offramp.exits.pack import ExitPack
 from offramp.models.rope import inverse_frequencies
 from offramp.models.spec import ModelSpec
-from offramp.types.checks import MAX_SIZE, MAX_THREADS, check_integer, check_one_of
+from offramp.types.checks import MAX_THREADS, check_integer, check_one_of
 from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
 from offramp.weights.source import WeightSource
 
@@ -60,24 +61,13 @@ class NativeExecutor:
         kv_dtype: str = "float16",
         threads: int | None = None,
     ) -> None:
-        check_integer("block_size", block_size, 1, MAX_SIZE)
-        check_integer("num_blocks", num_blocks, 1, MAX_SIZE)
-        if max_model_len is not None:
-            check_integer("max_model_len", max_model_len, 1, spec.max_model_len)
         check_one_of("dtype", dtype, tuple(DTYPES))
         check_one_of("kv_dtype", kv_dtype, KV_DTYPES)
         if threads is not None:
             check_integer("threads", threads, 1, MAX_THREADS)
         instruction_set()
-        exits.check_model(spec, weights.load("model.norm.weight"))
-        self._shape = ModelShape(
-            num_layers=spec.num_layers,
-            exit_layers=exits.layers,
-            vocab_size=spec.vocab_size,
-            max_model_len=max_model_len or spec.max_model_len,
-            eos_token_ids=spec.eos_token_ids,
-            block_size=block_size,
-            num_blocks=num_blocks,
+        self._shape = model_shape(
+            spec, weights, exits, block_size=block_size, num_blocks=num_blocks, max_model_len=max_model_len
         )
         self._classifiers = [e.classifier != "none" for e in exits.exits] + [False]
         packed = load_weights(spec, weights, dtype)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from offramp.errors import InvalidParameter
+from offramp.executors.shape import model_shape
 from offramp.executors.torch.attention import Attention, by_row_count
 from offramp.executors.torch.heads import exit_head, top_head
 from offramp.executors.torch.layers import Rotary, Rotation, project_passed, run_layer
@@ -16,7 +17,7 @@ from offramp.executors.torch.store import PagedStore
 from offramp.executors.torch.weights import load_weights
 from offramp.exits.pack import ExitPack
 from offramp.models.spec import ModelSpec
-from offramp.types.checks import MAX_SIZE, check_integer, check_one_of
+from offramp.types.checks import check_one_of
 from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
 from offramp.weights.source import WeightSource
 
@@ -60,22 +61,11 @@ class TorchExecutor:
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
-        check_integer("block_size", block_size, 1, MAX_SIZE)
-        check_integer("num_blocks", num_blocks, 1, MAX_SIZE)
-        if max_model_len is not None:
-            check_integer("max_model_len", max_model_len, 1, spec.max_model_len)
         check_one_of("dtype", dtype, tuple(DTYPES))
         where, kind = find_device(device), DTYPES[dtype]
-        exits.check_model(spec, weights.load("model.norm.weight"))
         self._spec = spec
-        self._shape = ModelShape(
-            num_layers=spec.num_layers,
-            exit_layers=exits.layers,
-            vocab_size=spec.vocab_size,
-            max_model_len=max_model_len or spec.max_model_len,
-            eos_token_ids=spec.eos_token_ids,
-            block_size=block_size,
-            num_blocks=num_blocks,
+        self._shape = model_shape(
+            spec, weights, exits, block_size=block_size, num_blocks=num_blocks, max_model_len=max_model_len
         )
         with torch.inference_mode():
             self._weights = load_weights(spec, weights, where, kind)
