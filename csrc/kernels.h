@@ -49,7 +49,7 @@ struct Softmax {
 struct Kernels {
   const char* name;
 
-  // One row of k inputs to int16 groups; see Rows. Writes q[groups * 32], scale[groups], sum[groups].
+  // One row of k inputs to int16; see Rows. Writes q[groups * 32], *scale, sum[groups].
   void (*quantize)(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sum);
 
   // out[r][c] (+)= sum over k of w[c][k] x[r][k], for the panels [begin, end) of `w`. `out` points at row 0 of panel
@@ -57,8 +57,8 @@ struct Kernels {
   // there.
   //
   // float weights: acc = fma(w, x, acc) over ascending k, from 0; then + out.
-  // integer weights: acc = fma(float(dot of the group in int32), scale_w * scale_x, acc) over ascending groups, from 0;
-  //   for i4m followed, in each group, by acc = fma(minimum, scale_x * float(sum), acc); then + out.
+  // integer weights: acc = fma(float(dot of the group in int32), scale_w, acc) over ascending groups, from 0; for i4m
+  //   followed, in each group, by acc = fma(minimum, float(sum), acc); then * scale_x; then + out.
   void (*matmul)(const Matrix& w, const Rows& x, int64_t begin, int64_t end, float* out, int64_t stride, bool add);
 
   // y = x / sqrt(mean(x^2) + eps) * weight; `weight` null: 1. Squares are summed in 16 lanes, folded by halves.

@@ -42,7 +42,7 @@ class Operand {
     stride_ = round_up(k, kPanel);
     x_.reserve(count * stride_);
     q_.reserve(count * num_groups(k) * kGroup);
-    scale_.reserve(count * num_groups(k));
+    scale_.reserve(count);
     sum_.reserve(count * num_groups(k));
   }
 
@@ -50,19 +50,13 @@ class Operand {
 
   void quantize(int64_t i) const {
     const int64_t groups = num_groups(k_);
-    kernels().quantize(row(i), k_, q_.get() + i * groups * kGroup, scale_.get() + i * groups, sum_.get() + i * groups);
-  }
-
-  // The same from `x`, for the columns [first, first + count) alone; both ends lie between groups, or at the row's end.
-  void quantize(int64_t i, const float* x, int64_t first, int64_t count) const {
-    const int64_t groups = num_groups(k_), at = i * groups + first / kGroup;
-    kernels().quantize(x, count, q_.get() + at * kGroup, scale_.get() + at, sum_.get() + at);
+    kernels().quantize(row(i), k_, q_.get() + i * groups * kGroup, scale_.get() + i, sum_.get() + i * groups);
   }
 
   Rows rows(int64_t count) const { return rows(0, count); }
   Rows rows(int64_t first, int64_t count) const {
     const int64_t at = first * num_groups(k_);
-    return {count, row(first), stride_, q_.get() + at * kGroup, scale_.get() + at, sum_.get() + at};
+    return {count, row(first), stride_, q_.get() + at * kGroup, scale_.get() + first, sum_.get() + at};
   }
   int64_t stride() const { return stride_; }
 

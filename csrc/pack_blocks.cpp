@@ -26,10 +26,11 @@ GroupCodes read_q8_0(const uint8_t* block) {
   return codes;
 }
 
-// f16 scale, 32 weights + 8.
+// f16 scale, 32 weights + 8. -8 scales as f16 are exact, short of infinity.
 GroupCodes read_q4_0(const uint8_t* block) {
   GroupCodes codes;
   codes.scale = read_half(block);
+  codes.minimum = float_to_half(-8 * half_to_float(codes.scale));
   read_nibbles(block + 2, codes.code);
   return codes;
 }
@@ -74,12 +75,11 @@ GroupCodes read_group(BlockType type, const uint8_t* row, int64_t group) {
 
 }  // namespace
 
-void pack_blocks(BlockType type, const uint8_t* source, int64_t n, int64_t k, Target target) {
-  const WeightType packed = packed_type(type);
-  const int64_t row_bytes = k / block_weights(type) * block_bytes(type);
-  for_columns(packed, n, k, target, [&](uint8_t* panel, int64_t column, int64_t row) {
+void pack_blocks(BlockType block, WeightType type, const uint8_t* source, int64_t n, int64_t k, Target target) {
+  const int64_t row_bytes = k / block_weights(block) * block_bytes(block);
+  for_columns(type, n, k, target, [&](uint8_t* panel, int64_t column, int64_t row) {
     for (int64_t group = 0; group < num_groups(k); ++group)
-      put_group(packed, panel, k, group, column, read_group(type, source + row * row_bytes, group));
+      put_group(type, panel, k, group, column, read_group(block, source + row * row_bytes, group));
   });
 }
 

@@ -142,6 +142,13 @@ void ScoreBlock::sweep(Row& row, int64_t stretch, const float* logits, Mine& min
   sum_stretch(logits, width_of(stretch), row.wanted, mine.line.get(), row.stretches + stretch);
 }
 
+// The sum of exp((logit - best) / temperature) over tokens: "other" is no part of what is drawn from.
+double ScoreBlock::token_sum(const Row& row) const {
+  if (!head_->other) return row.sums.tempered;
+  const double below = static_cast<double>(row.logits[head_->tokens()]) - row.sums.softmax.best;
+  return row.sums.tempered - std::exp(below / row.how->temperature);
+}
+
 // Features, and every choice but those of plain draws.
 void ScoreBlock::judge(Row& row, Mine& mine) {
   row.sums = combine(row.stretches, stretches_, row.wanted);
@@ -151,7 +158,7 @@ void ScoreBlock::judge(Row& row, Mine& mine) {
   if (!choose_ || !row.speaks) return;
   int64_t column = softmax.argmax;
   if (row.truncated) {
-    column = draw_truncated(*row.how, *head_, logits_of(row), row.sums.tempered, &mine.heap, &mine.kept).column;
+    column = draw_truncated(*row.how, *head_, logits_of(row), token_sum(row), &mine.heap, &mine.kept).column;
   } else if (row.how->samples()) {
     return;
   }

@@ -52,6 +52,7 @@ class ScoreBlock {
   void conclude(Row& row, Mine& mine);
   void list_logprobs(Row& row, int64_t column, Mine& mine);
   Logits logits_of(const Row& row) const;
+  double token_sum(const Row& row) const;
   int64_t width_of(int64_t stretch) const;
 
   HeadTask task_;

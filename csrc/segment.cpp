@@ -37,7 +37,7 @@ Rows part(const Rows& rows, int64_t k, int64_t first, int64_t count) {
           rows.x + first * rows.x_stride,
           rows.x_stride,
           rows.q + first * groups * kGroup,
-          rows.scale + first * groups,
+          rows.scale + first,
           rows.sum + first * groups};
 }
 
@@ -198,7 +198,7 @@ void SegmentRunner::rotate_row(int64_t index, int64_t row, int64_t head) {
 }
 
 void SegmentRunner::attend(Worker& worker, int64_t index) {
-  const int64_t heads = m_.config.kv_heads, width = m_.group() * m_.config.head_dim;
+  const int64_t heads = m_.config.kv_heads;
   if (!one_chunk_) {
     worker.spread(rows_ * heads, [&](int64_t begin, int64_t end) {
       for (int64_t i = begin; i < end; ++i) rotate_row(index, i / heads, i % heads);
@@ -207,10 +207,12 @@ void SegmentRunner::attend(Worker& worker, int64_t index) {
   worker.share(static_cast<int64_t>(chunks_.size()) * heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) attend_chunk(worker, index, chunks_[i / heads], i % heads);
   });
-  if (!is_integer(m_.layers[index].out.type) || width % kGroup == 0) return;
-  // Heads share groups of integers.
+  if (is_integer(m_.layers[index].out.type)) quantize(worker, attended_);
+}
+
+void SegmentRunner::quantize(Worker& worker, const Operand& operand) {
   worker.spread(rows_, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) attended_.quantize(row);
+    for (int64_t row = begin; row < end; ++row) operand.quantize(row);
   });
 }
 
@@ -240,13 +242,9 @@ void SegmentRunner::attend_chunk(Worker& worker, int64_t index, const RowChunk& 
   task.out_stride = attended_.stride();
   task.scratch = scratch_[worker.index()].get();
   kernels().attend(task);
-  if (!is_integer(m_.layers[index].out.type) || width % kGroup != 0) return;
-  for (int64_t row = chunk.first; row < end; ++row) {
-    attended_.quantize(row, attended_.row(row) + head * width, head * width, width);
-  }
 }
 
-// silu(gate x) * up x. A unit is 2 panels of each, which make a group of integers.
+// silu(gate x) * up x.
 void SegmentRunner::gate(Worker& worker, const Layer& layer, const Rows& input) {
   const RowBlocks blocks(rows_);
   const int64_t units = ceil_div(layer.gate_up.panels(), kUnit / kPanel);
@@ -261,6 +259,7 @@ void SegmentRunner::gate(Worker& worker, const Layer& layer, const Rows& input) 
       }
     });
   });
+  if (is_integer(layer.down.type)) quantize(worker, gated_);
 }
 
 // Units [begin, end) of some rows, the first of which is row `first` of the batch.
@@ -273,13 +272,10 @@ void SegmentRunner::gate_units(const Layer& layer, const Rows& input, int64_t fi
   for (int64_t r = 0; r < input.count; ++r) {
     float* pairs = scratch + r * stride;
     if (!layer.gate_up_bias.empty()) kernels().add(pairs, layer.gate_up_bias.data() + panel * kPanel, stride);
-    // Integers need no floats beside them: those go over the gates, half as far as these reach.
-    const bool integers = is_integer(layer.down.type);
-    float* gated = integers ? pairs : gated_.row(first + r) + column;
+    float* gated = gated_.row(first + r) + column;
     for (int64_t i = 0; i < columns; i += kPanel) {
       kernels().silu_mul(pairs + 2 * i, pairs + 2 * i + kPanel, std::min(kPanel, columns - i), gated + i);
     }
-    if (integers) gated_.quantize(first + r, gated, column, columns);
   }
 }
 

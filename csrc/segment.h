@@ -4,9 +4,9 @@
 //   norm      normalised rows, as integers where weights are integers
 //   qkv       product
 //   rotate    norms and rotation of q and k; K and V into the store. Part of `attend` if there is but one sequence
-//   attend    attention of some rows and a key/value head, and its outputs as integers
+//   attend    attention of some rows and a key/value head; then, where weights are integers, its rows as integers
 //   out       product, added to the hidden states
-//   norm, gate_up (product, gate, integers), down (product, added)
+//   norm, gate_up (product, gate; rows as integers), down (product, added)
 // No result depends on how the work is cut.
 #pragma once
 
@@ -64,6 +64,7 @@ class SegmentRunner {
   void rotate_row(int64_t layer, int64_t row, int64_t head);
   void attend(Worker& worker, int64_t layer);
   void attend_chunk(Worker& worker, int64_t layer, const RowChunk& chunk, int64_t head);
+  void quantize(Worker& worker, const Operand& operand);
   void gate(Worker& worker, const Layer& layer, const Rows& input);
   void gate_units(const Layer& layer, const Rows& input, int64_t first, int64_t begin, int64_t end, float* scratch);
   void lap(const Worker& worker, double Timings::* phase);

@@ -79,12 +79,11 @@ static inline const uint8_t* panel_of(const Matrix& w, int64_t index) {
 
 // Input rows of a matrix product. Float weights read `x`; integer weights read the quantised rows.
 //
-// Quantisation is per row and group of 32 inputs to 16 bits: scale = max|x| / 32767, q = round to nearest even(x /
-// scale) in [-32767, 32767], sum = the sum of the group's q. 8 bits would cost 1.5% of the greedy choices of a 135M
-// model; 16 bits cost none, and the dot product of a group is still exact in 32 bits. The tail of the last group is
-// zero. A group with an infinity or a NaN gets scale NaN and q = 0, so all outputs of its row are NaN and no other row
-// is touched. A group all of whose magnitudes are below kQuantizeFloor is zero, with scale 0: its scale would lose bits
-// as a subnormal.
+// Quantisation is per row to 16 bits: scale = max|x| / 32767, q = round to nearest even(x * (32767 / max|x|)), sum =
+// the sum of q over a group of 32. 8 bits would cost 1.5% of the greedy choices of a 135M model; 16 bits cost none, and
+// the dot product of a group is still exact in 32 bits. The tail of the last group is zero. A row with an infinity or a
+// NaN gets scale NaN and q = 0, so all its outputs are NaN and no other row is touched. A row all of whose magnitudes
+// are below kQuantizeFloor is zero, with scale 0: its scale would lose bits as a subnormal.
 constexpr float kQuantizeFloor = 0x1p-100f;
 
 struct Rows {
@@ -92,7 +91,7 @@ struct Rows {
   const float* x = nullptr;  // [count] rows, x_stride floats apart
   int64_t x_stride = 0;
   const int16_t* q = nullptr;    // [count][groups * 32]
-  const float* scale = nullptr;  // [count][groups]
+  const float* scale = nullptr;  // [count]
   const int32_t* sum = nullptr;  // [count][groups]
 };
 

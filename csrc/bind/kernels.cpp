@@ -126,7 +126,7 @@ void pack_gguf(const std::string& kind, const Given<uint8_t, 2>& rows, int64_t k
                const Changed<uint8_t, 1>& target, int64_t target_n, int64_t first_panel, int64_t panel_step) {
   const BlockType block = block_type(kind);
   const WeightType type = weight_type(type_name);
-  require(type == packed_type(block), "blocks of " + kind + " cannot be repacked as " + type_name);
+  require(can_hold(type, block), "blocks of " + kind + " cannot be repacked as " + type_name);
   require(k >= 1 && k % block_weights(block) == 0,
           "rows of " + std::to_string(k) + " weights are no whole blocks of " + kind);
   const int64_t row_bytes = k / block_weights(block) * block_bytes(block);
@@ -135,7 +135,7 @@ void pack_gguf(const std::string& kind, const Given<uint8_t, 2>& rows, int64_t k
   const int64_t n = length(rows);
   const Target to = check_target(type, n, k, target, target_n, first_panel, panel_step);
   const nb::gil_scoped_release release;
-  pack_blocks(block, rows.data(), n, k, to);
+  pack_blocks(block, type, rows.data(), n, k, to);
 }
 
 Array<float> unpack(const std::string& type, const Given<uint8_t, 1>& data, int64_t n, int64_t k) {
@@ -164,11 +164,11 @@ using Quantised = std::tuple<Array<int16_t>, Array<float>, Array<int32_t>>;
 Quantised quantize_rows(const Given<float, 2>& x) {
   const size_t rows = x.shape(0), groups = static_cast<size_t>(num_groups(length(x, 1)));
   const auto q = make_array<int16_t>({rows, groups * kGroup});
-  const auto scale = make_array<float>({rows, groups});
+  const auto scale = make_array<float>({rows});
   const auto sum = make_array<int32_t>({rows, groups});
   for (size_t r = 0; r < rows; ++r)
-    kernels().quantize(x.data() + r * x.shape(1), length(x, 1), q.data() + r * groups * kGroup,
-                       scale.data() + r * groups, sum.data() + r * groups);
+    kernels().quantize(x.data() + r * x.shape(1), length(x, 1), q.data() + r * groups * kGroup, scale.data() + r,
+                       sum.data() + r * groups);
   return {q, scale, sum};
 }
 
@@ -252,7 +252,8 @@ void bind_kernels(nb::module_& m) {
   m.def("measure_int8", with_pool<measure_integer>, "threads"_a,
         "10^9 operations a second on integer weights in registers.");
 
-  m.def("quantize", quantize_rows, "x"_a.noconvert(), "Rows [rows, k] as (int16, scales, sums) by groups of 32.");
+  m.def("quantize", quantize_rows, "x"_a.noconvert(),
+        "Rows [rows, k] as (int16, scales [rows], sums by groups of 32).");
   m.def("matmul", matmul_into, "type"_a, "data"_a.noconvert(), "n"_a, "x"_a.noconvert(), "begin"_a, "end"_a,
         "out"_a.noconvert(), "add"_a, "Panels [begin, end) of a product with rows x, into `out`.");
   m.def("rms_norm", offramp::rms_norm, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a);

@@ -3,28 +3,33 @@
 namespace offramp {
 namespace {
 
-void quantize(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums) {
+// The bits of the largest magnitude. Magnitudes compare like their bits, and an infinity or a NaN is larger than every
+// number.
+OFFRAMP_INLINE int32_t largest_magnitude(const float* x, int64_t n) {
   const IntVec magnitude = broadcast_int(0x7fffffff);
-  for (int64_t begin = 0, g = 0; begin < k; begin += kGroup, ++g, q += kGroup) {
-    const int64_t left = k - begin;
-    const Vec a = load_first(x + begin, left);
-    const Vec b = left > kLanes ? load_first(x + begin + kLanes, left - kLanes) : broadcast(0);
-    // Magnitudes compare like their bits, and an infinity or a NaN is larger than every number.
-    const int32_t bits = largest(max(as_int(a) & magnitude, as_int(b) & magnitude));
-    const float max_abs = bits_float(static_cast<uint32_t>(bits));
-    if (bits >= 0x7f800000 || max_abs < kQuantizeFloor) {
-      for (int64_t i = 0; i < kGroup; ++i) q[i] = 0;
-      scale[g] = bits >= 0x7f800000 ? bits_float(0x7fc00000) : 0.0f;
-      sums[g] = 0;
-      continue;
+  IntVec most = broadcast_int(0);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) most = max(most, as_int(load(x + i)) & magnitude);
+  if (i < n) most = max(most, as_int(load_first(x + i, n - i)) & magnitude);
+  return largest(most);
+}
+
+void quantize(const float* x, int64_t k, int16_t* q, float* scale, int32_t* sums) {
+  const int32_t bits = largest_magnitude(x, k);
+  const float max_abs = bits_float(static_cast<uint32_t>(bits));
+  const bool finite = bits < 0x7f800000, zero = !finite || max_abs < kQuantizeFloor;
+  *scale = !finite ? bits_float(0x7fc00000) : zero ? 0.0f : max_abs / 32767.0f;
+  const Vec factor = broadcast(32767.0f / max_abs);
+  for (int64_t begin = 0; begin < k; begin += kGroup, q += kGroup, ++sums) {
+    IntVec a = broadcast_int(0), b = a;
+    if (!zero) {
+      const int64_t left = k - begin;
+      a = round_int(load_first(x + begin, left) * factor);
+      if (left > kLanes) b = round_int(load_first(x + begin + kLanes, left - kLanes) * factor);
     }
-    scale[g] = max_abs / 32767.0f;
-    const Vec divisor = broadcast(scale[g]);
-    const IntVec qa = round_int(a / divisor);
-    const IntVec qb = round_int(b / divisor);
-    store_short(q, qa);
-    store_short(q + kLanes, qb);
-    sums[g] = sum(qa + qb);
+    store_short(q, a);
+    store_short(q + kLanes, b);
+    *sums = sum(a + b);
   }
 }
 

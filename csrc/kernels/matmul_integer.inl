@@ -1,5 +1,7 @@
 // Products with weights of i8, i4 and i4m: the dot product of a group of 32 inputs is exact in int32, then one fused
 // multiply-add per group. Groups follow one another without waiting, so one chain of sums for each row hides latency.
+// What comes after the dot products of a group costs as much as they do by the instruction, so it is kept short: the
+// scale of a row's inputs is the same in all groups and comes last.
 
 namespace offramp {
 namespace {
@@ -44,7 +46,6 @@ void integer_block(const Matrix& w, const uint8_t* panel, const Rows& x, int64_t
     acc[r] = broadcast(0);
     q[r] = x.q + (row + r) * groups * kGroup;
   }
-  const float* x_scale = x.scale + row * groups;
   const int32_t* x_sum = x.sum + row * groups;
 
   for (int64_t g = 0; g < groups; ++g) {
@@ -57,19 +58,19 @@ void integer_block(const Matrix& w, const uint8_t* panel, const Rows& x, int64_t
     add_group<type, rows>(weights, q, g * kGroup, dot);
     const Vec scale = load_half(scales + g * kPanel);
 #pragma GCC unroll 16
-    for (int r = 0; r < rows; ++r) {
-      const float input_scale = x_scale[r * groups + g];
-      acc[r] = fma(to_float(dot[r]), scale * broadcast(input_scale), acc[r]);
-      if constexpr (type == WeightType::i4m) {
-        const float shift = input_scale * static_cast<float>(x_sum[r * groups + g]);
-        acc[r] = fma(load_half(minima + g * kPanel), broadcast(shift), acc[r]);
-      }
+    for (int r = 0; r < rows; ++r) acc[r] = fma(to_float(dot[r]), scale, acc[r]);
+    if constexpr (type == WeightType::i4m) {
+      const Vec minimum = load_half(minima + g * kPanel);
+#pragma GCC unroll 16
+      for (int r = 0; r < rows; ++r)
+        acc[r] = fma(minimum, broadcast(static_cast<float>(x_sum[r * groups + g])), acc[r]);
     }
   }
 #pragma GCC unroll 16
   for (int r = 0; r < rows; ++r) {
     float* target = out + r * stride;
-    store(target, add ? acc[r] + load(target) : acc[r]);
+    const Vec product = acc[r] * broadcast(x.scale[row + r]);
+    store(target, add ? product + load(target) : product);
   }
 }
 

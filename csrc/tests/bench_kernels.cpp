@@ -83,7 +83,7 @@ int main(int argc, char** argv) {
           const int64_t groups = num_groups(w.k);
           if (is_integer(type) && worker.index() == 0)
             for (int64_t r = 0; r < rows; ++r)
-              kernels().quantize(&x[r * kLongest], w.k, &q[r * groups * kGroup], &scale[r * groups], &sum[r * groups]);
+              kernels().quantize(&x[r * kLongest], w.k, &q[r * groups * kGroup], &scale[r], &sum[r * groups]);
           worker.barrier();
           const Rows input{rows, x.data(), kLongest, q.data(), scale.data(), sum.data()};
           worker.spread(w.panels(), [&](int64_t begin, int64_t last) {

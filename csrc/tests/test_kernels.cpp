@@ -32,10 +32,10 @@ struct Inputs {
   void quantize() {
     const int64_t groups = num_groups(k);
     q.assign(count * groups * kGroup, -1);
-    scale.assign(count * groups, -1);
+    scale.assign(count, -1);
     sum.assign(count * groups, -1);
     for (int64_t r = 0; r < count; ++r)
-      kernels().quantize(x.data() + r * k, k, q.data() + r * groups * kGroup, scale.data() + r * groups,
+      kernels().quantize(x.data() + r * k, k, q.data() + r * groups * kGroup, scale.data() + r,
                          sum.data() + r * groups);
   }
 
@@ -46,7 +46,7 @@ struct Inputs {
     rows.x = x.data() + first * k;
     rows.x_stride = k;
     rows.q = q.data() + first * groups * kGroup;
-    rows.scale = scale.data() + first * groups;
+    rows.scale = scale.data() + first;
     rows.sum = sum.data() + first * groups;
     return rows;
   }
@@ -88,11 +88,10 @@ float plain_output(const Matrix& w, const Inputs& in, int64_t row, int64_t n) {
                                                 : (i < 16 ? byte & 15 : byte >> 4) - (w.type == WeightType::i4 ? 8 : 0);
       dot += code * in.q[(row * groups + g) * kGroup + i];
     }
-    const float x_scale = in.scale[row * groups + g];
-    acc = std::fma(static_cast<float>(dot), scale * x_scale, acc);
-    if (w.type == WeightType::i4m) acc = std::fma(minimum, x_scale * static_cast<float>(in.sum[row * groups + g]), acc);
+    acc = std::fma(static_cast<float>(dot), scale, acc);
+    if (w.type == WeightType::i4m) acc = std::fma(minimum, static_cast<float>(in.sum[row * groups + g]), acc);
   }
-  return acc;
+  return acc * in.scale[row];
 }
 
 void test_matmul() {
@@ -167,21 +166,21 @@ void test_quantize() {
       const int64_t groups = num_groups(k);
       for_each_isa([&](const char*) {
         std::vector<int16_t> q(groups * kGroup, 99);
-        std::vector<float> scale(groups, 9);
+        float scale = 9;
         std::vector<int32_t> sum(groups, 9);
-        kernels().quantize(x.data(), k, q.data(), scale.data(), sum.data());
+        kernels().quantize(x.data(), k, q.data(), &scale, sum.data());
+        float most = 0;
+        for (const float value : x) most = std::fmax(most, std::fabs(value));
+        const bool zero = most == inf || most < kQuantizeFloor;
+        if (most == inf)
+          CHECK(std::isnan(scale));
+        else
+          CHECK(scale == (zero ? 0.0f : most / 32767.0f));
         for (int64_t g = 0; g < groups; ++g) {
-          float most = 0;
-          for (int64_t i = g * kGroup; i < std::min(k, (g + 1) * kGroup); ++i) most = std::fmax(most, std::fabs(x[i]));
-          const bool zero = most == inf || most < kQuantizeFloor;
-          if (most == inf)
-            CHECK(std::isnan(scale[g]));
-          else
-            CHECK(scale[g] == (zero ? 0.0f : most / 32767.0f));
           int32_t total = 0;
           for (int64_t i = 0; i < kGroup; ++i) {
             const int64_t at = g * kGroup + i;
-            const float expected = zero || at >= k ? 0.0f : std::nearbyint(x[at] / scale[g]);
+            const float expected = zero || at >= k ? 0.0f : std::nearbyint(x[at] * (32767.0f / most));
             CHECK(q[at] == static_cast<int16_t>(expected));
             total += q[at];
           }

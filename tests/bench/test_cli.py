@@ -39,7 +39,7 @@ def loud_machine_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
     [
         (["engine", "--trace", "x"], "`--trace` says nothing about `bench engine`"),
         (["exits", "--peers", "vllm"], "`--peers` says nothing about `bench exits`"),
-        (["exits", "--resume", "--out", "x"], "`--resume` says nothing about `bench exits`"),
+        (["exits", "--resume"], "`--resume` needs `--out`"),
         (["engine", "--resume"], "`--resume` needs `--out`"),
         (["engine", "--peers", "lama.cpp"], "`--peers` cannot hold `lama.cpp`"),
         (["engine", "--peer-python", "lama=/x"], "`--peer-python` cannot hold `lama`"),
@@ -133,7 +133,12 @@ def test_exits_replays_a_toy(model: str, tmp_path: Path, capsys: pytest.CaptureF
     assert main([*words, *TORCH, "--out", str(tmp_path / "out")]) == 0
     assert "60% at 2: realisation" in (tmp_path / "out" / "exits.svg").read_text(encoding="utf-8")
     out = capsys.readouterr().out
-    for name in ("60% at 1", "60% at 2", "trace.jsonl"):
+    for name in ("60% at 1", "60% at 2", "recorded", "trace.jsonl"):
         assert all(
             any(line.startswith(f"{name:<11}  2  {p}") for line in out.splitlines()) for p in ("compact", "depth")
         )
+    assert main([*words, *TORCH, "--out", str(tmp_path / "out"), "--resume"]) == 0
+    assert capsys.readouterr().out == out
+    (tmp_path / "trace.jsonl").write_text(json.dumps({**trace, "exit_layers": [3, 3], "tests": []}), encoding="utf-8")
+    assert main([*words, *TORCH, "--out", str(tmp_path / "out"), "--resume"]) == 1
+    assert "was measured otherwise: trace differ" in capsys.readouterr().err

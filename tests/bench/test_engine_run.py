@@ -79,7 +79,7 @@ def test_facts_and_memory_are_kept(tmp_path: Path) -> None:
 
 def test_the_report_is_written(tmp_path: Path) -> None:
     report = run(tmp_path)
-    assert read_report(tmp_path / REPORT) == report
+    assert read_report(tmp_path / REPORT, EngineReport) == report
     assert report.settings["name"] == "toy" and report.settings["threads"] == 2
     assert report.code["commit"] is None or len(report.code["commit"]) >= 12
 

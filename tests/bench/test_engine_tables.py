@@ -49,7 +49,7 @@ def test_ratios_are_ours_over_theirs() -> None:
 
 def test_the_best_peer_is_of_the_same_class() -> None:
     made = both_widths()
-    best = {bits: best_peer(made, Task("decode", 1), bits) for bits in (4, 8)}
+    best = {e.bits: best_peer(made, Task("decode", 1), e) for e in made.engines if e.ours}
     assert {bits: None if b is None else b.name for bits, b in best.items()} == {
         4: "llama.cpp q4_0",
         8: "llama.cpp q8_0",
@@ -57,6 +57,18 @@ def test_the_best_peer_is_of_the_same_class() -> None:
     rows = table("against the best peer")
     assert rows["offramp int8"] == ("2.00x llama.cpp q8_0", "1.00x llama.cpp q8_0")
     assert rows["offramp int4"] == ("1.25x llama.cpp q4_0", "-")
+
+
+def test_one_that_is_held_to_an_instruction_set_meets_peers_that_are_too() -> None:
+    names = ["offramp int8", "offramp int8@avx2", "openvino q8_0", "openvino q8_0@avx2", "llama.cpp q8_0"]
+    cells = [cell(name, "decode/1", 100.0 - i) for i, name in enumerate(names)]
+    made = report([record(name) for name in names], cells)
+    free, held = (best_peer(made, Task("decode", 1), made.record(name)) for name in names[:2])
+    assert free is not None and free.name == "openvino q8_0"
+    assert held is not None and held.name == "openvino q8_0@avx2"
+    without = report([r for r in made.engines if r.name != names[3]], cells)
+    best = best_peer(without, Task("decode", 1), without.record(names[1]))
+    assert best is not None and best.name == "openvino q8_0"
 
 
 def test_steps_are_compared_with_one_row() -> None:

@@ -36,6 +36,14 @@ def test_a_peer_stands_for_all_its_precisions() -> None:
     assert [e.precision for e in peer_engines(["llama.cpp"])] == ["q8_0", "q4_0", "q4_1", "f16"]
 
 
+def test_a_peer_held_to_an_instruction_set() -> None:
+    plain, held = peer_engines(["openvino:q8_0", "openvino:q8_0@avx2"])
+    assert (plain.name, plain.environment) == ("openvino q8_0", {})
+    assert (held.name, held.precision, held.bits) == ("openvino q8_0@avx2", "q8_0", 8)
+    assert held.environment == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert our_engines(["int8@avx2"])[0].environment == {}
+
+
 @pytest.mark.parametrize(
     ("names", "message"),
     [
@@ -43,6 +51,8 @@ def test_a_peer_stands_for_all_its_precisions() -> None:
         (["llama.cpp:q5"], "`--peers` cannot hold `q5`"),
         (["vllm:float32", "vllm"], "`--peers` names vllm float32 twice"),
         ([""], "`--peers` cannot hold ``"),
+        (["openvino:q8_0@sse"], "openvino cannot be held to `sse`"),
+        (["llama.cpp@avx2"], "llama.cpp cannot be held to `avx2`"),
     ],
 )
 def test_peers_that_do_not_exist(names: list[str], message: str) -> None:

@@ -2,55 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import pytest
 
 from offramp.bench.exit_traces import SHARES, ExitTrace
 from offramp.bench.prices import Curve, PriceTable
 from offramp.bench.windows import run_window
 from offramp.config import Batching
-from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
-
-LAYERS = (10, 10, 10)
-SHAPE = ModelShape(30, (10, 20), 64, 100_000, (), 16, 8192)
-TOP = 8
-"""The head at the top costs as much as this many layers, as in a small model with a large vocabulary."""
-
-
-class Idle:
-    """An executor that does nothing."""
-
-    shape = SHAPE
-
-    def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
-        pass
-
-    def pass_tokens(self, boundary: int, segments: range, batch: Sequence[SeqRows]) -> None:
-        pass
-
-    def score(
-        self, boundary: int, rows: Sequence[ScoreRow], needs: frozenset[Feature], *, choose: bool = True
-    ) -> list[Scored]:
-        return [Scored(1, {}) for _ in rows]
-
-    def features_at(self, boundary: int) -> frozenset[Feature]:
-        return frozenset()
-
-    def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        pass
-
-    def synchronize(self) -> None:
-        pass
+from tests.engine.idle import LAYERS, SHAPE, TEST, TOP, Idle, price
 
 
 def prices(most: int) -> PriceTable:
-    """6 ms for a step of all layers and the top, and 1.05 ms for each row of it."""
+    """For up to `most` rows."""
 
     def curve(units: float) -> Curve:
-        return Curve([(n, units / (sum(LAYERS) + TOP) * (6.0 + 1.05 * n) / 1000) for n in range(1, most + 1)])
+        return Curve([(rows, price(units, rows)) for rows in range(1, most + 1)])
 
-    return PriceTable([curve(size) for size in LAYERS], [curve(1.33), curve(1.33), curve(TOP)])
+    return PriceTable([curve(size) for size in LAYERS], [curve(TEST), curve(TEST), curve(TOP)])
 
 
 def efficiency(policy: Batching, trace: ExitTrace, batch: int) -> float:

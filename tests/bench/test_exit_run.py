@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +13,13 @@ import pytest
 from offramp import _native
 from offramp.bench import exit_run
 from offramp.bench.engines import Engine
+from offramp.bench.exit_results import ExitReport
 from offramp.bench.exit_run import REPORT, ExitRun, ExitSettings, held_to, write_pack
 from offramp.bench.exit_tables import exit_rejected_line, exit_tables
 from offramp.bench.exit_traces import made_up_traces
+from offramp.bench.results import read_report
 from offramp.bench.rounds import TRIES
+from offramp.bench.windows import run_window
 from offramp.errors import InvalidParameter
 from offramp.exits.read import read_pack
 from tests.bench.toys import LOUD, QUIET, SPEC, FakeWatch, toy_executor, toy_input
@@ -24,9 +28,20 @@ SETTINGS = ExitSettings(batches=(1, 2), repeats=2, prompt_tokens=5, new_tokens=4
 TRACES = made_up_traces(6, (2, 4), (0.6,))
 
 
-def run(folder: Path, settings: ExitSettings = SETTINGS, watch: FakeWatch | None = None) -> ExitRun:
-    made = ExitRun(settings, folder, {"name": "toy"}, update=lambda done, total, text: None, watch=watch or FakeWatch())
+def run(
+    folder: Path, settings: ExitSettings = SETTINGS, watch: FakeWatch | None = None, resume: bool = False
+) -> ExitRun:
+    said: list[tuple[int, int]] = []
+    made = ExitRun(
+        settings,
+        folder,
+        {"name": "toy"},
+        update=lambda done, total, text: said.append((done, total)),
+        watch=watch or FakeWatch(),
+        resume=resume,
+    )
     made.replay(toy_executor(), toy_input().prompts, TRACES)
+    assert all(done < total for done, total in said)
     return made
 
 
@@ -39,6 +54,8 @@ def test_a_run_has_a_cell_for_each_trace_batch_and_policy(tmp_path: Path) -> Non
         assert len(cell.speedup) == len(cell.realisation) == len(cell.efficiency) == 2
         assert sum(cell.split.values()) == pytest.approx(1.0)
         assert all(0 < value <= 1.5 for value in cell.efficiency)
+        useful = [split["layers"] + split["top"] for split in (*cell.splits, *cell.off_splits)]
+        assert cell.realisation_by_shares == [pytest.approx(useful[i] / useful[i + 2]) for i in range(2)]
 
 
 def test_json_has_what_the_description_names(tmp_path: Path) -> None:
@@ -72,6 +89,63 @@ def test_a_cell_that_was_always_disturbed_says_so(tmp_path: Path) -> None:
     report = run(tmp_path, settings, FakeWatch(*[LOUD] * 100)).report
     speeds, splits = exit_tables(report)
     assert "disturbed" in speeds.rows[0] and splits.rows[0][3:] == ("-",) * 5
+
+
+def windows_of(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The batch size of every window that is measured from now on."""
+    seen: list[int] = []
+
+    def counted(*arguments: Any) -> Any:
+        seen.append(len(arguments[3]))
+        return run_window(*arguments)
+
+    monkeypatch.setattr(exit_run, "run_window", counted)
+    return seen
+
+
+def test_a_run_goes_on_where_it_stopped(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = run(tmp_path, replace(SETTINGS, batches=(1,))).report
+    windows = windows_of(monkeypatch)
+    second = run(tmp_path, resume=True).report
+    assert windows == [2] * 2 * 2 * 4, "two traces, two rounds, three policies and exits off"
+    assert [c.to_dict() for c in second.cells[:6]] == [c.to_dict() for c in first.cells]
+    assert [(c.batch, len(c.speedup)) for c in second.cells[6:]] == [(2, 2)] * 6
+    assert read_report(tmp_path / REPORT, ExitReport).to_dict() == second.to_dict()
+
+
+def test_a_trace_that_was_broken_off_is_done_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class Broken(Exception):
+        pass
+
+    def broken(*arguments: Any) -> Any:
+        if len(windows) == 11:  # eight are one trace
+            raise Broken
+        windows.append(1)
+        return run_window(*arguments)
+
+    windows: list[int] = []
+    monkeypatch.setattr(exit_run, "run_window", broken)
+    with pytest.raises(Broken):
+        run(tmp_path)
+    again = windows_of(monkeypatch)
+    assert len(run(tmp_path, resume=True).report.cells) == 12 and len(again) == 3 * 8
+
+
+def test_a_policy_that_is_not_there_yet_is_measured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    run(tmp_path, replace(SETTINGS, policies=("depth",)))
+    windows = windows_of(monkeypatch)
+    assert run(tmp_path, replace(SETTINGS, policies=("depth",)), resume=True).report.cells and not windows
+    assert run(tmp_path, resume=True).report.cells and len(windows) == 2 * 2 * 2 * 4
+
+
+def test_a_run_that_was_measured_otherwise_is_not_resumed(tmp_path: Path) -> None:
+    run(tmp_path)
+    with pytest.raises(InvalidParameter, match="was measured otherwise: prompt_tokens, head_words differ"):
+        run(tmp_path, replace(SETTINGS, prompt_tokens=6, head_words=8), resume=True)
+
+
+def test_resuming_without_a_report_starts_afresh(tmp_path: Path) -> None:
+    assert len(run(tmp_path, resume=True).report.cells) == 12
 
 
 def test_an_instruction_set_is_given_back(monkeypatch: pytest.MonkeyPatch) -> None:

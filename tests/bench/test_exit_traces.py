@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from offramp.bench.exit_traces import default_exits, made_up_traces, recorded_trace
+from offramp.bench.exit_traces import RECORDED, default_exits, made_up_traces, recorded_trace, shipped_trace
+from offramp.engine.trace import read_trace
 from offramp.errors import TraceError
 
 LINE = {"format": 1, "depth": 6, "exits": [2, 4], "prompt_tokens": 3, "token_ids": [1], "tests": [[]]}
@@ -49,6 +50,28 @@ def test_a_recorded_trace_goes_round(tmp_path: Path) -> None:
     assert trace.rows(0, 5) == (6, 2, 4, 6, 2)
     assert trace.rows(1, 3) == (2, 2, 2)
     assert trace.rows(2, 3) == (2, 4, 6), "the third sequence repeats the first output, from another place"
+
+
+def test_the_shipped_trace_is_a_recorded_run_of_the_default_model() -> None:
+    outputs = read_trace(RECORDED)
+    assert len(outputs) >= 16 and RECORDED.stat().st_size <= 60_000
+    layers = [layer for output in outputs for layer in output["exit_layers"]]
+    left = sum(layer < 30 for layer in layers) / len(layers)
+    assert 0.3 <= left <= 0.6 and set(layers) == {10, 20, 30}
+    for output in outputs:
+        assert (output["depth"], output["exits"]) == (30, [10, 20])
+        assert len(output["token_ids"]) == len(output["exit_layers"]) == len(output["tests"]) > 0
+        for layer, tests in zip(output["exit_layers"], output["tests"], strict=True):
+            # The first token is chosen at the top, untested; any other was tested at every exit up to where it left.
+            assert [at for at, _ in tests] in ([], [exit for exit in (10, 20) if exit <= layer])
+
+
+def test_the_shipped_trace_leaves_at_the_exits_of_any_model() -> None:
+    own, other = shipped_trace(30), shipped_trace(12)
+    assert own is not None and other is not None and (own.exits, other.exits) == ((10, 20), (4, 8))
+    here = {10: 4, 20: 8, 30: 12}
+    assert [here[layer] for layer in own.rows(3, 40)] == list(other.rows(3, 40))
+    assert shipped_trace(2) is None
 
 
 @pytest.mark.parametrize(

@@ -39,7 +39,7 @@ def test_a_report_comes_back_from_json(tmp_path: Path) -> None:
     engines = [record("offramp int8"), record("vllm float32", absent="not installed")]
     made = report(engines, [cell("offramp int8", "decode/1", 10.0, None, 30.0)])
     write_json(tmp_path / "engine.json", made.to_dict())
-    assert read_report(tmp_path / "engine.json") == made
+    assert read_report(tmp_path / "engine.json", EngineReport) == made
 
 
 def test_json_spells_the_statistics_out() -> None:
@@ -63,7 +63,7 @@ def test_json_spells_the_statistics_out() -> None:
 def test_another_file_is_no_report(tmp_path: Path, text: str) -> None:
     (tmp_path / "engine.json").write_text(text, encoding="utf-8")
     with pytest.raises(InvalidParameter, match="is not a report of `offramp bench engine`"):
-        read_report(tmp_path / "engine.json")
+        read_report(tmp_path / "engine.json", EngineReport)
 
 
 def test_from_dict_is_the_inverse_of_to_dict() -> None:

@@ -85,7 +85,7 @@ def toy_executor(exits: tuple[int, ...] = (2, 4), num_blocks: int = 400) -> Torc
 def record(name: str, **changes: Any) -> EngineRecord:
     """An engine that was measured, unless changed."""
     peer, precision = name.split()
-    bits = {"int8": 8, "int4": 4, "q8_0": 8, "q4_0": 4, "float32": 32}[precision]
+    bits = {"int8": 8, "int4": 4, "q8_0": 8, "q4_0": 4, "float32": 32}[precision.partition("@")[0]]
     facts = {"version": "1", "route": "fake", "isa": "none", "import_seconds": 0.5, "load_seconds": 1.0}
     made = EngineRecord(name, peer, precision, bits, peer == "offramp", "python", facts, 5_000_000)
     for field, value in changes.items():

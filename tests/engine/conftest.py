@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 
 from tests.engine.toy_engine import Chosen
+from tests.executors.kinds import KINDS
 
 
-@pytest.fixture(params=["torch", "native"])
+@pytest.fixture(params=KINDS)
 def each_executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> str:
     """Engines that the test makes run on this kind of executor (`tests.executors.kinds`)."""
     monkeypatch.setattr(Chosen, "kind", request.param)

@@ -1,6 +1,7 @@
 """What the store holds after a run: recompute equals one full pass, lazy fill equals eager fill.
 
-In float64 to 1e-10; on the native executor bit for bit, since no sum depends on what is computed together.
+In float64 to 1e-10; on the native executor, of whatever type, bit for bit, since no sum depends on what is computed
+together.
 """
 
 from __future__ import annotations

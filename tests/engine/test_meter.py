@@ -10,6 +10,8 @@ from offramp.engine.meter import Account, Meter
 from offramp.types.exits import ExitParams, KVPolicy
 from tests.engine.toy_engine import Run, make_engine, request
 
+on_each_executor = pytest.mark.usefixtures("each_executor")
+
 
 def test_too_few_tokens_decide_nothing() -> None:
     account = Account(spent=1.0)
@@ -29,7 +31,7 @@ def test_after_going_off_the_sixteenth_request_begins_a_trial_for_everybody() ->
     assert not account.admit()
 
 
-@pytest.mark.usefixtures("each_executor")
+@on_each_executor
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 def test_a_trial_lets_exits_work_again(kv: KVPolicy) -> None:
     engine = make_engine(profitability=True, max_num_seqs=1)
@@ -47,6 +49,7 @@ def test_the_recent_past_counts_more() -> None:
     assert account.pays
 
 
+@on_each_executor
 @pytest.mark.parametrize("kv", ["fill", "recompute"])
 def test_fill_and_recompute_switch_at_admission_and_say_so(kv: KVPolicy) -> None:
     engine = make_engine(profitability=True)
@@ -57,6 +60,7 @@ def test_fill_and_recompute_switch_at_admission_and_say_so(kv: KVPolicy) -> None
     assert report(engine.sequences[0]).switched_off and not report(engine.sequences[1]).switched_off
 
 
+@on_each_executor
 def test_verify_stops_drafting_in_the_middle_and_keeps_its_promise() -> None:
     engine = make_engine(profitability=True)
     (number,) = engine.submit(request(exit=ExitParams(threshold=0.0, kv="verify"), max_tokens=30))
@@ -75,6 +79,7 @@ def test_verify_stops_drafting_in_the_middle_and_keeps_its_promise() -> None:
     assert report(engine.sequences[number]).switched_off
 
 
+@on_each_executor
 def test_exits_that_never_fire_go_off_by_themselves() -> None:
     engine = make_engine(profitability=True, max_num_seqs=1)
     never_sure = ExitParams(threshold=1.0)
@@ -83,6 +88,7 @@ def test_exits_that_never_fire_go_off_by_themselves() -> None:
     assert switched == [False, False, True, True, True, True]
 
 
+@on_each_executor
 def test_without_switching_prices_stay_and_exits_stay_on() -> None:
     engine = make_engine(profitability=False)
     before = CostModel.from_layers(engine.executor.shape.layers_at)

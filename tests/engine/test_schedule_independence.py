@@ -1,13 +1,16 @@
 """A request's tokens and exit layers are the oracle's, whatever else is in the batch, and whatever the chunking, the
-block size, the prefix cache, preemption and the batching policy: on the torch executor in float64. The native executor,
-in float32 and in int8, is its own oracle: everything is exactly what it gives for the request alone."""
+block size, the prefix cache, preemption and the batching policy: on the torch executor in float64 and on the native one
+in float32. The native executor, in float32 and in int8, is its own oracle too: everything is exactly what it gives for
+the request alone."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
@@ -18,7 +21,7 @@ from offramp.engine.engine import Engine
 from offramp.types.executor import Executor
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
-from tests.engine.driver import Outcome, alone_on, check_outcome, expectations, replay_plans, run_workload
+from tests.engine.driver import Expected, alone_on, check_outcome, expectations, replay_plans, run_workload
 from tests.engine.paged import PagedExecutor
 from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
 from tests.executors.kinds import KINDS, make_executor
@@ -26,7 +29,14 @@ from tests.oracle.generate import generate
 from tests.oracle.hash_model import HashModel
 from tests.oracle.lockstep import Asked, lockstep
 from tests.oracle.model import Model, OracleModel
-from tests.toy import DictSource, toy_pack, toy_spec, toy_weights
+from tests.toy import DictSource, Weights, toy_pack, toy_spec, toy_weights
+
+
+def blurred(weights: Weights, seed: int) -> Weights:
+    """Weights a millionth off."""
+    rng = np.random.default_rng(seed)
+    return {name: w.astype(np.float64) * (1 + 1e-6 * rng.standard_normal(w.shape)) for name, w in weights.items()}
+
 
 SPEC = toy_spec()
 WEIGHTS = toy_weights(SPEC)
@@ -37,6 +47,8 @@ QUICK = settings(
     max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 FULL = settings(QUICK, max_examples=600, derandomize=False)
+NEARBY = [OracleModel(SPEC, blurred(WEIGHTS, seed), PACK) for seed in range(4)]
+BIT_FOR_BIT = ("native", "native-int8")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -48,7 +60,7 @@ def executor_of(kind: str, *, block_size: int, num_blocks: int) -> Executor:
     return make_executor(kind, SPEC, DictSource(WEIGHTS), PACK, block_size=block_size, num_blocks=num_blocks)
 
 
-def toy_executor(workload: Workload, kind: str = "torch") -> Executor:
+def toy_executor(workload: Workload, kind: str) -> Executor:
     return executor_of(kind, block_size=workload.block_size, num_blocks=workload.num_blocks)
 
 
@@ -62,21 +74,34 @@ def paged_executor(model: Model, workload: Workload) -> PagedExecutor:
     return PagedExecutor(model, block_size=workload.block_size, num_blocks=workload.num_blocks)
 
 
-def check_lockstep(model: Model, workload: Workload, outcome: Outcome) -> None:
+@contextmanager
+def near_ties_allowed(oracle: Callable[[Model], object]) -> Iterator[None]:
+    """What fails within counts only if the oracle says the same with weights a little off: float32 may fall on the
+    other side of a near-tie."""
+    try:
+        yield
+    except AssertionError:
+        said = oracle(MODEL)
+        if all(oracle(model) == said for model in NEARBY):
+            raise
+
+
+def in_lockstep(model: Model, workload: Workload) -> list[Expected]:
+    """What the oracle of lockstep gives, by sequence number."""
     together = lockstep(model, [Asked(a.prompt, a.sampling, a.exit) for a in workload.arrivals])
-    for number, wanted in enumerate(together):
-        assert outcome.tokens(number) == wanted.tokens
-        assert outcome.exit_layers(number) == wanted.exit_layers
-        assert outcome.reasons[number] == wanted.finish_reason
+    return [Expected(result.tokens, result.exit_layers, result.finish_reason) for result in together]
 
 
 @QUICK
 @given(workloads(MODEL, max_requests=6))
 def test_every_output_is_that_of_its_request_alone(workload: Workload) -> None:
-    check_outcome(run_workload(toy_executor(workload), workload), expectations(MODEL, workload))
+    expected = expectations(MODEL, workload)
+    check_outcome(run_workload(toy_executor(workload, "torch"), workload), expected)
+    with near_ties_allowed(lambda model: expectations(model, workload)):
+        check_outcome(run_workload(toy_executor(workload, "native"), workload), expected)
 
 
-@pytest.mark.parametrize("kind", ["native", "native-int8"])
+@pytest.mark.parametrize("kind", BIT_FOR_BIT)
 @settings(QUICK, max_examples=40)
 @given(workloads(MODEL, max_requests=6))
 def test_on_the_native_executor_nothing_depends_on_the_schedule_in_any_bit(kind: str, workload: Workload) -> None:
@@ -85,7 +110,7 @@ def test_on_the_native_executor_nothing_depends_on_the_schedule_in_any_bit(kind:
 
 
 @pytest.mark.full
-@pytest.mark.parametrize("kind", ["native", "native-int8"])
+@pytest.mark.parametrize("kind", BIT_FOR_BIT)
 @FULL
 @given(workloads(MODEL))
 def test_on_the_native_executor_nothing_depends_on_the_schedule_in_many_more_workloads(
@@ -99,26 +124,39 @@ def test_on_the_native_executor_nothing_depends_on_the_schedule_in_many_more_wor
 @FULL
 @given(workloads(MODEL))
 def test_every_output_is_that_of_its_request_alone_in_many_more_workloads(workload: Workload) -> None:
-    check_outcome(run_workload(toy_executor(workload), workload), expectations(MODEL, workload))
+    check_outcome(run_workload(toy_executor(workload, "torch"), workload), expectations(MODEL, workload))
 
 
 @settings(QUICK, max_examples=30)
 @given(fixed_batches(MODEL))
 def test_lockstep_is_the_papers_iteration(workload: Workload) -> None:
-    check_lockstep(MODEL, workload, run_workload(toy_executor(workload), workload))
+    expected = in_lockstep(MODEL, workload)
+    check_outcome(run_workload(toy_executor(workload, "torch"), workload), expected)
+    with near_ties_allowed(lambda model: in_lockstep(model, workload)):
+        check_outcome(run_workload(toy_executor(workload, "native"), workload), expected)
+
+
+@pytest.mark.parametrize("kind", BIT_FOR_BIT)
+@settings(QUICK, max_examples=30)
+@given(fixed_batches(MODEL))
+def test_in_lockstep_chunking_block_size_and_prefix_cache_change_no_bit(kind: str, workload: Workload) -> None:
+    config = replace(workload.config, max_num_batched_tokens=64, prefix_caching=False)
+    roomy = replace(workload, config=config, block_size=SPEC.max_model_len, spare_blocks=6)
+    found, expected = (run_workload(toy_executor(w, kind), w) for w in (workload, roomy))
+    assert (found.events, found.reasons) == (expected.events, expected.reasons)
 
 
 @pytest.mark.full
 @FULL
 @given(fixed_batches(MODEL))
 def test_lockstep_is_the_papers_iteration_in_many_more_batches(workload: Workload) -> None:
-    check_lockstep(MODEL, workload, run_workload(toy_executor(workload), workload))
+    check_outcome(run_workload(toy_executor(workload, "torch"), workload), in_lockstep(MODEL, workload))
 
 
 @settings(QUICK, max_examples=100)
 @given(fixed_batches(HASHES))
 def test_lockstep_is_the_papers_iteration_on_hashes(workload: Workload) -> None:
-    check_lockstep(HASHES, workload, run_workload(paged_executor(HASHES, workload), workload))
+    check_outcome(run_workload(paged_executor(HASHES, workload), workload), in_lockstep(HASHES, workload))
 
 
 def small_workload(exits: Sequence[ExitParams | None], batching: Batching = "depth") -> Workload:
@@ -156,17 +194,18 @@ def test_printed_plans_carried_out_on_a_fresh_engine_give_the_same_events(worklo
     assert again.events == outcome.events
 
 
-def test_a_failing_run_prints_its_plans(capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_failing_run_prints_its_plans(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     workload = small_workload([ExitParams("max_prob", 0.2)] * 2)
 
     def fail_late(engine: Engine) -> None:
         assert len(engine.sequences[0].tokens) < 7, "made to fail"
 
     with pytest.raises(AssertionError, match="made to fail"):
-        run_workload(toy_executor(workload), workload, fail_late)
+        run_workload(toy_executor(workload, kind), workload, fail_late)
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Plan(")]
-    again = replay_plans(toy_executor(workload), workload, printed)
-    whole = run_workload(toy_executor(workload), workload)
+    again = replay_plans(toy_executor(workload, kind), workload, printed)
+    whole = run_workload(toy_executor(workload, kind), workload)
     assert len(again.events[0]) == 3
     assert all(events == whole.events[n][: len(events)] for n, events in again.events.items())
 

@@ -12,6 +12,8 @@ from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
 from tests.engine.toy_engine import make_engine, request
 
+on_each_executor = pytest.mark.usefixtures("each_executor")
+
 
 def told(make: Callable[[], Request], **engine: object) -> str:
     with pytest.raises(OfframpError) as error:
@@ -19,6 +21,7 @@ def told(make: Callable[[], Request], **engine: object) -> str:
     return str(error.value)
 
 
+@on_each_executor
 @pytest.mark.parametrize(
     ("make", "message"),
     [
@@ -60,6 +63,7 @@ def test_a_request_that_does_not_fit_the_model(make: Callable[[], Request], mess
     assert told(make) == message
 
 
+@on_each_executor
 def test_a_request_larger_than_the_whole_cache() -> None:
     assert told(lambda: request(max_tokens=20), num_blocks=5) == (
         "the request may grow to 23 tokens, the KV cache holds 20\n"
@@ -67,12 +71,14 @@ def test_a_request_larger_than_the_whole_cache() -> None:
     )
 
 
+@on_each_executor
 def test_exits_asked_of_a_model_without_any() -> None:
     assert told(lambda: request(exit=ExitParams()), exits=()) == (
         "the model has no exits\nhint: give exit layers, such as `exits=[10, 20]`, or an exit pack"
     )
 
 
+@on_each_executor
 @pytest.mark.parametrize("kv", ["verify", "recompute"])
 def test_lockstep_serves_fill_only(kv: str) -> None:
     assert told(lambda: request(exit=ExitParams(kv=kv)), batching="lockstep") == (  # type: ignore[arg-type]
@@ -81,6 +87,7 @@ def test_lockstep_serves_fill_only(kv: str) -> None:
     )
 
 
+@on_each_executor
 def test_a_full_queue() -> None:
     engine = make_engine(max_queue=2)
     engine.submit(request())
@@ -88,10 +95,12 @@ def test_a_full_queue() -> None:
         engine.submit(request(n=2))
 
 
+@on_each_executor
 def test_more_outputs_than_the_queue_could_ever_hold() -> None:
     assert told(lambda: request(n=3), max_queue=2) == "`n` is 3, the queue holds 2\nhint: raise `max_queue`"
 
 
+@on_each_executor
 def test_saturation_may_be_asked_for_although_the_first_exit_cannot_have_it() -> None:
     assert make_engine().submit(request(exit=ExitParams(criterion="saturation"))) == [0]
 

@@ -1,5 +1,5 @@
-"""`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled; on the torch
-executor in float64 and on the native one as users have it, in int8.
+"""`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled, on every
+executor.
 
 Prefix caching, preemption and chunked prefill are forced on: prompts share a prefix, the store holds little more than
 the longest request, and a step takes one row per sequence.
@@ -16,6 +16,8 @@ from offramp.engine.accounting import report
 from offramp.engine.request import Request
 from offramp.types.exits import ExitParams
 from tests.engine.toy_engine import SPEC, Chosen, Run, make_engine, request
+
+pytestmark = pytest.mark.usefixtures("each_executor")
 
 LAYERS = range(1, SPEC.num_layers)
 CHOICES: list[dict[int, float]] = [*({layer: 0.3} for layer in LAYERS), {2: 0.5, 4: 0.4, 6: 0.3}, {2: 0.0}]
@@ -39,11 +41,6 @@ def make_request(i: int, temperature: float, exit: ExitParams | None) -> Request
         frequency_penalty=0.5 if i % 3 == 1 else 0.0,
         stop_token_ids=(17, 18, 19) if i % 4 == 0 else (),
     )
-
-
-@pytest.fixture(autouse=True, params=["torch", "native-int8"])
-def executor(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Chosen, "kind", request.param)
 
 
 @cache

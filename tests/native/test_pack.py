@@ -52,6 +52,16 @@ def test_int8_is_within_half_a_step(rng: np.random.Generator, k: int) -> None:
     assert np.all(np.abs(error) <= step * 0.56)  # the largest weight may lie 127 * 2^-11 of a step beyond the last
 
 
+def relative_error(found: Floats, exact: Floats) -> float:
+    """Root mean square, of weights of that of `exact`."""
+    return float(np.sqrt(np.mean((found - exact) ** 2) / np.mean(exact**2)))
+
+
+def test_int8_is_half_a_percent_off(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((64, 576)).astype(np.float32)
+    assert relative_error(round_trip("i8", rows), rows) < 0.006
+
+
 @pytest.mark.parametrize("size", [1e-7, 3e-6, 1e-5, 1e-3])
 def test_scales_that_are_subnormal_in_f16(rng: np.random.Generator, size: float) -> None:
     """Their rounding is coarse; no weight is cut off because of it."""
@@ -110,7 +120,31 @@ def test_blocks_of_q4_k_lose_the_rounding_of_their_scales(rng: np.random.Generat
     groups = exact.reshape(n, -1, 32)
     reach = np.abs(groups).max(axis=2, keepdims=True) + np.ptp(groups, axis=2, keepdims=True)
     assert np.all(np.abs(got.reshape(groups.shape) - groups) <= 2.0**-10 * reach)
-    assert np.sqrt(np.mean((got - exact) ** 2) / np.mean(exact**2)) < 5e-4
+    assert relative_error(got, exact) < 5e-4
+
+
+def q4_k_blocks(rows: Floats) -> Bytes:
+    """Rows as Q4_K by its plainest rule: minimum and range of every 32 weights, in 6 bits, scaled for every 256."""
+    groups = rows.reshape(len(rows), -1, 8, 32)
+    low = np.minimum(groups.min(axis=3), 0)
+    sizes = np.stack([(np.maximum(groups.max(axis=3), 0) - low) / 15, -low], axis=2)  # of scales and minima
+    units = (sizes.max(axis=3) / 63).astype(np.float16)
+    scale, minimum = np.moveaxis(np.rint(sizes / units[..., None]).astype(np.uint8), 2, 0)
+    step, shift = (units[..., i, None].astype(np.float32) * part for i, part in enumerate((scale, minimum)))
+    codes = np.clip(np.rint((groups + shift[..., None]) / step[..., None]), 0, 15).astype(np.uint8)
+    high = (scale[..., 4:] & 15) | (minimum[..., 4:] & 15) << 4
+    six_bits = [part[..., :4] | part[..., 4:] >> 4 << 6 for part in (scale, minimum)]
+    nibbles = (codes[:, :, ::2] | codes[:, :, 1::2] << 4).reshape(*scale.shape[:2], 128)
+    return np.concatenate([units.view(np.uint8), *six_bits, high, nibbles], axis=2).reshape(len(rows), -1)
+
+
+def test_normal_weights_in_q4_k_lose_less_than_a_thousandth_by_repacking(rng: np.random.Generator) -> None:
+    rows = rng.standard_normal((64, 1536)).astype(np.float32)
+    blocks, target = q4_k_blocks(rows), empty("i4m", 64, 1536)
+    exact = dequantize(blocks, GGMLQuantizationType.Q4_K)
+    assert 0.05 < relative_error(exact, rows) < 0.1
+    _native.pack_blocks("Q4_K", blocks, 1536, "i4m", target, 64, 0, 1)
+    assert 0 < relative_error(_native.unpack("i4m", target, 64, 1536), exact) < 1e-3
 
 
 @pytest.mark.parametrize("kind", ["f32", "bf16", "i8", "i4m"])

@@ -23,6 +23,7 @@ REDUCED = tuple(range(1, VOCAB, 2))
 ROWS = 70
 """More than one block of rows."""
 NEEDS: frozenset[Feature] = frozenset({"max_prob", "margin", "entropy", "classifier"})
+NO_NEEDS: frozenset[Feature] = frozenset()
 
 
 @pytest.fixture(scope="module")
@@ -30,16 +31,11 @@ def toy() -> Toy:
     return make_toy(vocab_size=VOCAB, num_hidden_layers=3)
 
 
-@pytest.fixture(autouse=True)
-def same_instruction_set() -> Any:
-    isa = _native.isa()
-    yield
-    _native.choose_isa(isa)
-
-
-def executors(toy: Toy, spec: ExitSpec, **native: Any) -> tuple[Executor, Executor]:
+def executors(
+    toy: Toy, spec: ExitSpec, vocabulary: Sequence[int] = REDUCED, **native: Any
+) -> tuple[Executor, Executor]:
     """The torch executor in float64 and the native one in float32, with one exit and the same hidden states there."""
-    pack = make_pack(toy, spec, REDUCED if spec.vocabulary else None)
+    pack = make_pack(toy, spec, vocabulary if spec.vocabulary else None)
     options = {"block_size": 4, "num_blocks": 20}
     both = (
         make_executor("torch", toy.spec, toy.source, pack, **options),
@@ -106,6 +102,16 @@ def test_mixed_rows_are_scored_as_by_torch(toy: Toy, fields: dict[str, Any]) -> 
     assert_close(native.score(1, rows, NEEDS), theirs)
     assert len({s.token for s in theirs}) > 20
     assert_close(native.score(1, rows, NEEDS, choose=False), torch.score(1, rows, NEEDS, choose=False))
+
+
+@pytest.mark.parametrize("temperature", [0.5, 1.0, 2.0])
+def test_top_p_is_a_share_of_what_may_be_chosen(toy: Toy, temperature: float) -> None:
+    """ "Other" may not, and beside eight tokens it weighs much."""
+    torch, native = executors(toy, ExitSpec(1, vocabulary="few", other=True), range(0, 40, 5))
+    for top_p in (0.3, 0.5, 0.7, 0.9, 0.99):
+        sampling = SamplingParams(temperature=temperature, top_p=top_p)
+        rows = [ScoreRow(p, range(18), sampling, seed) for p in range(ROWS) for seed in range(4)]
+        assert_close(native.score(1, rows, NO_NEEDS), torch.score(1, rows, NO_NEEDS))
 
 
 def test_the_top_compares_with_the_exit_below(toy: Toy) -> None:

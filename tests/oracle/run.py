@@ -151,20 +151,19 @@ class Run:
         attempt = Attempt(self)
         only = self.live if self.exit and self.exit.kv == "fill" else None
         for boundary, layer in enumerate(self.model.exit_layers, start=1):
-            if boundary > 1:
-                self.before_climbing_on()
             self.climb(layer, only)
             choice = attempt.test(boundary, layer)
             if choice is not None:
                 return choice
-        if self.model.exit_layers:
-            self.before_climbing_on()
+            self.before_climbing_past(layer)
         self.climb(self.model.num_layers, only)
         return self.top_choice(self.live)
 
-    def before_climbing_on(self) -> None:
-        """Under `fill`, a token climbs past an exit only after all that left below are filled to the top."""
-        if self.exit and self.exit.kv == "fill":
+    def before_climbing_past(self, layer: int) -> None:
+        """Under `fill`, a token climbs past an exit once all that left there or below, if any, are filled to the top,
+        and with them whatever has left further up."""
+        left_below = any(self.depth[p] <= layer and not self.filled[layer, p] for p in range(self.live))
+        if self.exit and self.exit.kv == "fill" and left_below:
             self.fill()
 
     def result(self) -> Result:

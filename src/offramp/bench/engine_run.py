@@ -13,11 +13,11 @@ from offramp.bench.engines import Engine, interpreter, why_absent
 from offramp.bench.inputs import ModelInput
 from offramp.bench.machine import describe_code, describe_machine
 from offramp.bench.quiet import Watch
-from offramp.bench.results import EngineRecord, EngineReport, Task, read_report, write_json
+from offramp.bench.results import EngineRecord, EngineReport, Task, earlier_report, write_json
 from offramp.bench.rounds import Rounds
 from offramp.bench.settings import Settings
 from offramp.bench.worker import ProcessWorker, Worker, WorkerFailed
-from offramp.errors import InvalidParameter, OfframpError
+from offramp.errors import OfframpError
 
 REPORT = "engine.json"
 RESUMABLE = ("batches", "step_rows", "max_wait")
@@ -32,7 +32,7 @@ Start = Callable[[Engine, str, Path], Worker]
 
 def start_process(engine: Engine, python: str, log: Path, threads: int) -> Worker:
     """The engine's worker program in a process of its own."""
-    env = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false"}
+    env = {"OMP_NUM_THREADS": str(threads), "TOKENIZERS_PARALLELISM": "false", **engine.environment}
     return ProcessWorker([python, str(engine.script)], env, log)
 
 
@@ -67,7 +67,7 @@ class EngineRun:
         identity = self.settings.identity(model.identity, self.threads)
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         report = EngineReport(now, describe_machine(), describe_code(), {"name": model.name, **identity})
-        earlier = self._earlier(report.settings, report.machine) if resume else None
+        earlier = earlier_report(self.folder / REPORT, report, RESUMABLE) if resume else None
         with ExitStack() as stack:
             workers = self._load_all(report, model, stack)
             if not any(e.ours for e in report.present):
@@ -116,7 +116,7 @@ class EngineRun:
         return workers
 
     def _load_arguments(self, engine: Engine) -> dict[str, Any]:
-        precision = engine.precision + (f"@{engine.variant}" if engine.variant else "")
+        precision = engine.precision + (f"@{engine.variant}" if engine.ours and engine.variant else "")
         return {"precision": precision, "threads": self.threads, "context": self.settings.context}
 
     def _measure_ceilings(self, report: EngineReport, workers: Mapping[str, Worker]) -> None:
@@ -152,21 +152,6 @@ class EngineRun:
         what = f"{task.kind} {task.size}, {name}, " + (f"repeat {number}" if number else "warming up")
         self._update(self._done, self._total, f"{self._done} of {self._total}: {what}")
         self._done += 1
-
-    def _earlier(self, settings: dict[str, Any], machine: dict[str, Any]) -> EngineReport | None:
-        path = self.folder / REPORT
-        if not path.is_file():
-            return None
-        earlier = read_report(path)
-        differ = [n for n in settings if n not in RESUMABLE and earlier.settings.get(n) != settings[n]]
-        differ += [n for n in ("cpu", "cores") if earlier.machine.get(n) != machine[n]]
-        if differ:
-            raise InvalidParameter(
-                f"`{path}` was measured otherwise: {', '.join(differ)} differ",
-                param="resume",
-                hint="leave out `--resume`, or repeat the flags of that run",
-            )
-        return earlier
 
 
 def _note_peak(record: EngineRecord, peak: int) -> None:

@@ -87,13 +87,19 @@ def _against(report: EngineReport, ours: str, theirs: str, task: Task) -> Spread
     return None if a is None or b is None else ratio(a, b)
 
 
-def best_peer(report: EngineReport, task: Task, bits: int) -> EngineRecord | None:
-    """The fastest peer at a task among those of at least 8 bits, or, for fewer, among those of exactly that many."""
+def best_peer(report: EngineReport, task: Task, ours: EngineRecord) -> EngineRecord | None:
+    """The fastest peer at a task among those of at least 8 bits, or, for fewer, among those of exactly that many.
+
+    Where offramp is held to an instruction set, a peer counts only as held to the same, if it was measured so too.
+    """
+    held = ours.name.partition("@")[2]
+    fair = {e.name.removesuffix(f"@{held}") for e in report.engines if not e.ours and e.name.endswith(f"@{held}")}
     found: list[tuple[float, EngineRecord]] = []
     for engine in report.engines:
         cell = report.cell(engine.name, task)
         seen = None if cell is None else cell.spread
-        if not engine.ours and seen is not None and (engine.bits >= 8 if bits >= 8 else engine.bits == bits):
+        same = engine.bits >= 8 if ours.bits >= 8 else engine.bits == ours.bits
+        if not engine.ours and seen is not None and same and not (held and engine.name in fair):
             found.append((seen.median, engine))
     return max(found, key=lambda pair: pair[0])[1] if found else None
 
@@ -103,7 +109,7 @@ def _best(report: EngineReport, tasks: list[Task], ours: list[EngineRecord]) -> 
     for engine in ours:
         texts = []
         for task in tasks:
-            peer = best_peer(report, task, engine.bits)
+            peer = best_peer(report, task, engine)
             seen = None if peer is None else _against(report, engine.name, peer.name, task)
             texts.append("-" if peer is None or seen is None else f"{seen.median:.2f}x {peer.name}")
         if any(text != "-" for text in texts):

@@ -29,14 +29,20 @@ BITS: Mapping[str, int] = {
 
 
 class Peer(NamedTuple):
-    """A kind of engine: its worker program, packages of which any one will do, and the precisions it is measured in."""
+    """A kind of engine: its worker program, packages of which any one will do, and the precisions it is measured in.
+
+    `held` has what the environment must say to hold it to an instruction set.
+    """
 
     script: str
     packages: tuple[str, ...]
     precisions: tuple[str, ...]
     allowed: tuple[str, ...]
     reads_gguf: bool = False
+    held: Mapping[str, Mapping[str, str]] = {}
 
+
+_ONEDNN = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
 
 PEERS: Mapping[str, Peer] = {
     "llama.cpp": Peer(
@@ -46,9 +52,22 @@ PEERS: Mapping[str, Peer] = {
         ("q8_0", "q4_0", "q4_1", "f16"),
         True,
     ),
-    "transformers": Peer("run_transformers.py", ("transformers",), ("float32",), ("float32", "bfloat16", "float16")),
+    "transformers": Peer(
+        "run_transformers.py",
+        ("transformers",),
+        ("float32",),
+        ("float32", "bfloat16", "float16"),
+        held={"avx2": {**_ONEDNN, "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}},
+    ),
     "vllm": Peer("run_vllm.py", ("vllm",), ("float32", "bfloat16"), ("float32", "bfloat16", "float16")),
-    "openvino": Peer("run_openvino.py", ("openvino_genai",), ("q8_0", "q4_0"), ("q8_0", "q4_0", "q4_1", "f16"), True),
+    "openvino": Peer(
+        "run_openvino.py",
+        ("openvino_genai",),
+        ("q8_0", "q4_0"),
+        ("q8_0", "q4_0", "q4_1", "f16"),
+        True,
+        held={"avx2": _ONEDNN},
+    ),
 }
 OURS = "offramp"
 OUR_PRECISIONS = ("int8", "int4", "float32", "float16", "bfloat16")
@@ -56,7 +75,7 @@ OUR_PRECISIONS = ("int8", "int4", "float32", "float16", "bfloat16")
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """An engine in one precision. `variant` is an instruction set to hold offramp to, or the executor `torch`."""
+    """An engine in one precision. `variant` is an instruction set to hold it to, or the executor `torch`."""
 
     peer: str
     precision: str
@@ -76,6 +95,11 @@ class Engine:
     def bits(self) -> int:
         """Bits of a weight, scales not counted."""
         return BITS[self.precision]
+
+    @property
+    def environment(self) -> Mapping[str, str]:
+        """What holds a peer to its instruction set; offramp's worker is told."""
+        return {} if self.ours or not self.variant else PEERS[self.peer].held[self.variant]
 
     @property
     def script(self) -> Path:
@@ -100,18 +124,25 @@ def our_engines(names: Sequence[str]) -> list[Engine]:
 
 
 def peer_engines(names: Sequence[str]) -> list[Engine]:
-    """The peers in each of `names`: `llama.cpp` (in all its precisions) or `llama.cpp:q8_0`.
+    """The peers in each of `names`: `openvino` (in all its precisions), `openvino:q8_0`, `openvino:q8_0@avx2`.
 
     Raises:
-        InvalidParameter: a peer or a precision that does not exist.
+        InvalidParameter: a peer, a precision or an instruction set that does not exist, or that it cannot be held to.
     """
     engines = []
     for name in names:
-        peer, _, precision = name.partition(":")
+        whole, _, variant = name.partition("@")
+        peer, _, precision = whole.partition(":")
         _check("peers", peer, tuple(PEERS))
         if precision:
             _check("peers", precision, PEERS[peer].allowed)
-        engines += [Engine(peer, p) for p in ([precision] if precision else PEERS[peer].precisions)]
+        if variant and variant not in PEERS[peer].held:
+            raise InvalidParameter(
+                f"`--peers` cannot hold `{name}`: {peer} cannot be held to `{variant}`",
+                param="peers",
+                hint="these can: " + ", ".join(f"`{p}@{v}`" for p, kind in PEERS.items() for v in kind.held),
+            )
+        engines += [Engine(peer, p, variant) for p in ([precision] if precision else PEERS[peer].precisions)]
     return _distinct("peers", engines)
 
 

@@ -16,7 +16,7 @@ from offramp.bench.exit_traces import ExitTrace
 from offramp.bench.machine import describe_code, describe_machine
 from offramp.bench.prices import PriceTable, measure_prices
 from offramp.bench.quiet import Watch
-from offramp.bench.results import write_json
+from offramp.bench.results import earlier_report, write_json
 from offramp.bench.rounds import TRIES
 from offramp.bench.windows import WARM_TOKENS, Window, most_tokens, run_window
 from offramp.config import Batching
@@ -31,6 +31,8 @@ REPORT = "exits.json"
 POLICIES: tuple[Batching, ...] = get_args(Batching)
 HEAD_WORDS = 8192
 BLOCK_SIZE = 16
+RESUMABLE = ("batches", "policies", "max_wait")
+"""Settings that may differ from those of the run that is resumed."""
 
 Update = Callable[[int, int, str], None]
 
@@ -157,7 +159,13 @@ def open_llm(engine: Engine, model: str, threads: int, pack: Path, settings: Exi
 
 
 class ExitRun:
-    """One run. `facts` say what runs (model, dtype, threads); `folder` keeps the report as it grows."""
+    """One run. `facts` say what runs (model, dtype, threads); `folder` keeps the report as it grows.
+
+    With `resume`, traces and batch sizes in the folder's report are not measured again.
+
+    Raises:
+        InvalidParameter: `resume`, and what is there was measured otherwise.
+    """
 
     def __init__(
         self,
@@ -167,6 +175,7 @@ class ExitRun:
         *,
         update: Update,
         watch: Watch | None = None,
+        resume: bool = False,
     ) -> None:
         self.settings, self.folder = settings, folder
         self._update, self._watch = update, watch or Watch()
@@ -174,6 +183,9 @@ class ExitRun:
         now = datetime.now(timezone.utc).isoformat(timespec="seconds")
         plain = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
         self.report = ExitReport(now, describe_machine(), describe_code(), {**facts, **plain})
+        self._earlier = earlier_report(folder / REPORT, self.report, RESUMABLE) if resume else None
+        if self._earlier is not None:
+            self.report.rejected = self._earlier.rejected
 
     def replay(
         self,
@@ -186,16 +198,31 @@ class ExitRun:
         self._executor, self._prompts = executor, prompts
         self._done, self._total = 0, self._count(traces)
         for batch in settings.batches:
-            self._update(self._done, self._total, f"measuring prices for up to {batch} rows")
-            self._watch.wait_until_quiet(settings.max_wait)
-            table = measure_prices(executor, batch, settings.context)
+            table: PriceTable | None = None
             for trace in traces:
-                self.report.cells += self._trace(trace, batch, table)
+                cells = self._kept(trace, batch)
+                if cells is None:
+                    table = table or self._prices(batch)
+                    cells = self._trace(trace, batch, table)
+                self.report.cells += cells
                 write_json(self.folder / REPORT, self.report.to_dict())
+
+    def _kept(self, trace: ExitTrace, batch: int) -> list[ExitCell] | None:
+        """What an earlier run of this version measured; None if it has to be done."""
+        earlier = self._earlier
+        if earlier is None or earlier.code.get("offramp") != self.report.code["offramp"]:
+            return None
+        return earlier.kept(trace.name, batch, self.settings.policies)
+
+    def _prices(self, batch: int) -> PriceTable:
+        self._update(self._done, self._total, f"measuring prices for up to {batch} rows")
+        self._watch.wait_until_quiet(self.settings.max_wait)
+        return measure_prices(self._executor, batch, self.settings.context)
 
     def _count(self, traces: Sequence[ExitTrace]) -> int:
         settings = self.settings
-        return len(traces) * len(settings.batches) * settings.repeats * (len(settings.policies) + 1)
+        to_do = sum(self._kept(trace, batch) is None for trace in traces for batch in settings.batches)
+        return to_do * settings.repeats * (len(settings.policies) + 1)
 
     def _trace(self, trace: ExitTrace, batch: int, table: PriceTable) -> list[ExitCell]:
         policies, costs = self.settings.policies, table.cost_model()

@@ -6,18 +6,20 @@ from offramp.bench.engine_tables import Table
 from offramp.bench.exit_results import ExitCell, ExitReport
 from offramp.bench.results import Spread
 
+KEY = ("trace", "B", "policy")
 SPLIT = ("layers", "top", "checks", "fill", "python")
 
 
 def exit_tables(report: ExitReport) -> list[Table]:
     """What exits made of the time they save, and where the time goes."""
     cells = report.cells
-    heads = ("trace", "B", "policy", "ms/token off", "on", "speed-up", "realisation", "with choices", "efficiency")
+    rest = ("speed-up", "realisation", "with choices", "by shares", "efficiency")
+    heads = (*KEY, "ms/token off", "on", *rest)
     speeds = [(*_key(c), *(_ms(c, n) for n in ("off_ms", "on_ms")), *_numbers(c)) for c in cells]
     splits = [(*_key(c), *(_share(c, name) for name in SPLIT)) for c in cells]
     return [
         Table("exits: median of rounds (smallest-largest)", heads, speeds),
-        Table("where the time goes with exits on", ("trace", "B", "policy", *SPLIT), splits),
+        Table("where the time goes with exits on", (*KEY, *SPLIT), splits),
     ]
 
 
@@ -32,8 +34,8 @@ def _ms(cell: ExitCell, name: str) -> str:
 
 def _numbers(cell: ExitCell) -> tuple[str, ...]:
     speedup, realised = cell.spread("speedup"), cell.spread("realisation")
-    choices, efficiency = cell.spread("realisation_with_choices"), cell.spread("efficiency")
-    return _wide(speedup, "x"), _wide(realised), _short(choices), _short(efficiency)
+    others = [cell.spread(name) for name in ("realisation_with_choices", "realisation_by_shares", "efficiency")]
+    return _wide(speedup, "x"), _wide(realised), *map(_short, others)
 
 
 def _wide(seen: Spread | None, unit: str = "") -> str:

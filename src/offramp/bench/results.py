@@ -1,4 +1,4 @@
-"""What a run of `offramp bench engine` measured, as values that become JSON and come back.
+"""What a run of `offramp bench engine` measured, as values that become JSON and come back; and reports as files.
 
     {"format": 1, "kind": "engine", "date": ..., "machine": {...}, "code": {...}, "settings": {...},
      "ceilings": {...} or null,
@@ -14,11 +14,11 @@ A cell is one engine at one task. Of tokens/s more is better, of ms (the time of
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from offramp.errors import InvalidParameter
 
@@ -121,13 +121,35 @@ class EngineRecord:
 
 
 @dataclass
-class EngineReport:
-    """Everything a run measured so far."""
+class Report:
+    """What reports of both kinds begin with. `KIND` is the word after `offramp bench`."""
+
+    KIND: ClassVar[str]
 
     date: str
     machine: dict[str, Any]
     code: dict[str, Any]
     settings: dict[str, Any]
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values, the statistics spelled out."""
+        return {"format": FORMAT, "kind": self.KIND, **asdict(self)}
+
+    @classmethod
+    def from_dict(cls: type[R], values: dict[str, Any]) -> R:
+        """The inverse of `to_dict`."""
+        return cls(**{name: value for name, value in values.items() if name not in ("format", "kind")})
+
+
+R = TypeVar("R", bound=Report)
+
+
+@dataclass
+class EngineReport(Report):
+    """Everything a run measured so far."""
+
+    KIND = "engine"
+
     engines: list[EngineRecord] = field(default_factory=list)
     cells: list[Cell] = field(default_factory=list)
     ceilings: dict[str, float] | None = None
@@ -147,21 +169,20 @@ class EngineReport:
 
     def to_dict(self) -> dict[str, Any]:
         """As in the module's description."""
-        cells = [cell.to_dict() for cell in self.cells]
-        return {"format": FORMAT, "kind": "engine", **asdict(self), "cells": cells}
+        return {**super().to_dict(), "cells": [cell.to_dict() for cell in self.cells]}
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> EngineReport:
         """The inverse of `to_dict`."""
-        names = ("date", "machine", "code", "settings", "ceilings")
         cells = [
             Cell(c["engine"], c["task"], c["unit"], [Repeat(**repeat) for repeat in c["repeats"]])
             for c in values["cells"]
         ]
-        return cls(**{n: values[n] for n in names}, engines=[EngineRecord(**e) for e in values["engines"]], cells=cells)
+        engines = [EngineRecord(**e) for e in values["engines"]]
+        return super().from_dict({**values, "engines": engines, "cells": cells})
 
 
-def read_report(path: Path) -> EngineReport:
+def read_report(path: Path, kind: type[R]) -> R:
     """A report that `write_json` wrote.
 
     Raises:
@@ -169,15 +190,36 @@ def read_report(path: Path) -> EngineReport:
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-        if values["format"] != FORMAT or values["kind"] != "engine":
+        if values["format"] != FORMAT or values["kind"] != kind.KIND:
             raise ValueError
-        return EngineReport.from_dict(values)
+        return kind.from_dict(values)
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise InvalidParameter(
-            f"`{path}` is not a report of `offramp bench engine` that this version can read",
+            f"`{path}` is not a report of `offramp bench {kind.KIND}` that this version can read",
             param="resume",
             hint="leave out `--resume`, or give the `--out` of the run to go on with",
         ) from error
+
+
+def earlier_report(path: Path, fresh: R, may_differ: Collection[str]) -> R | None:
+    """The report of the run that a new one, `fresh`, goes on with; None if there is none yet.
+
+    Raises:
+        InvalidParameter: it was measured otherwise: on another machine, or with other settings than `may_differ`.
+    """
+    if not path.is_file():
+        return None
+    earlier = read_report(path, type(fresh))
+    settings = fresh.settings
+    differ = [n for n in settings if n not in may_differ and earlier.settings.get(n) != settings[n]]
+    differ += [n for n in ("cpu", "cores") if earlier.machine.get(n) != fresh.machine[n]]
+    if differ:
+        raise InvalidParameter(
+            f"`{path}` was measured otherwise: {', '.join(differ)} differ",
+            param="resume",
+            hint="leave out `--resume`, or repeat the flags of that run",
+        )
+    return earlier
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

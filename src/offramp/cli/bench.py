@@ -26,7 +26,7 @@ EXAMPLES = (
     "offramp bench exits --batch 1,8 --out results",
 )
 
-ENGINE_ONLY = ("peers", "peer_python", "resume", "prefill")
+ENGINE_ONLY = ("peers", "peer_python", "prefill")
 EXITS_ONLY = ("trace", "policies", "head_words")
 
 
@@ -36,6 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group = parser.add_argument_group("both")
     group.add_argument("-m", "--model", default=DEFAULT_MODEL, metavar="MODEL", help=f"(default: {DEFAULT_MODEL})")
     group.add_argument("--out", type=Path, metavar="DIR", help="write the report (JSON) and a plot (SVG) here")
+    group.add_argument("--resume", action="store_true", default=argparse.SUPPRESS, help="go on where --out stopped")
     group.add_argument("--quick", action="store_true", help="fewer batches, repeats and tokens: minutes, not an hour")
 
     def add(flag: str, read: Any, metavar: str, help: str, **more: Any) -> None:
@@ -47,11 +48,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--new-tokens", int, "N", "tokens timed for each sequence (default: 64)")
     add("--dtype", _words, "TYPE,...", "offramp's weights; exits: one type (default: engine int8,int4; exits int8)")
     group = parser.add_argument_group("engine")
-    add("--peers", _words, "NAME,...", "others, `NAME` or `NAME:PRECISION`; `none` for none (default: all)")
+    add("--peers", _words, "NAME,...", "others, `NAME`, `NAME:PRECISION` or `NAME:PRECISION@avx2`; `none` for none (default: all)")
     python = "the Python that has a peer (default: $OFFRAMP_BENCH_PYTHON_<NAME>, or this one); may be repeated"
     add("--peer-python", _setting, "NAME=PATH", python, action="append")
     add("--prefill", int, "N", "tokens of the prompt whose first token is timed; 0 for none (default: 512)")
-    group.add_argument("--resume", action="store_true", default=argparse.SUPPRESS, help="go on where --out stopped")
     group = parser.add_argument_group("exits")
     add("--trace", Path, "FILE", "also replay the exits that `--record-trace` wrote to this file")
     add("--policies", _words, "NAME,...", "of batching (default: lockstep,compact,depth)")
@@ -110,8 +110,9 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
     from offramp.bench.exit_plot import exit_plot
     from offramp.bench.exit_run import QUICK, ExitRun, ExitSettings, open_llm, write_pack
     from offramp.bench.exit_tables import exit_rejected_line, exit_tables
-    from offramp.bench.exit_traces import SHARES, default_exits, made_up_traces, recorded_trace
+    from offramp.bench.exit_traces import SHARES, default_exits, made_up_traces, recorded_trace, shipped_trace
     from offramp.bench.inputs import read_model
+    from offramp.models.cache import sha256_of
 
     given = _given(args, {"batches": "batch"}, "repeats", "new_tokens", "policies", "head_words")
     settings = ExitSettings(**{**(QUICK if args.quick else {}), **given})
@@ -121,10 +122,14 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
     threads = _threads(args)
     model = read_model(args.model, on_download(update))
     depth = model.spec.num_layers
+    shipped = shipped_trace(depth)
     groups = [made_up_traces(depth, default_exits(depth), (0.6,) if args.quick else SHARES)]
+    groups[0] += [] if shipped is None else [shipped]
+    facts = {"name": model.name, "model": model.identity, "dtype": engines[0].name, "threads": threads}
     if hasattr(args, "trace"):
         groups.append([recorded_trace(args.trace, depth)])
-    run = ExitRun(settings, folder, {"name": model.name, "dtype": engines[0].name, "threads": threads}, update=update)
+        facts["trace"] = sha256_of(args.trace)
+    run = ExitRun(settings, folder, facts, update=update, resume=hasattr(args, "resume"))
     for traces in groups:
         pack = write_pack(folder / "pack", model.spec, traces[0].exits, settings.head_words)
         with open_llm(engines[0], args.model, threads, pack, settings) as llm:

@@ -40,6 +40,7 @@ def run(args: argparse.Namespace) -> int:
         **core(),
         "packages": {name: _version(name) for name in PACKAGES},
         **cache(),
+        **packed(),
         **criteria(),
     }
     facts["problems"] = problems(facts)
@@ -87,14 +88,23 @@ def core() -> dict[str, Any]:
 
 
 def cache() -> dict[str, Any]:
-    """Where downloads are kept, which models are there, and what is kept of models packed for the native executor."""
+    """Where downloads are kept, and which models are there."""
     from offramp.models.aliases import ALIASES
     from offramp.models.cache import cache_dir, is_intact
 
     folder = cache_dir()
     pulled = [alias.name for alias in ALIASES.values() if is_intact(folder / alias.gguf.name, alias.gguf)]
-    packed = [path.stat().st_size for path in folder.glob("packed/*.bin")]
-    return {"cache": str(folder), "pulled": pulled, "packed": {"files": len(packed), "mb": sum(packed) // 10**6}}
+    return {"cache": str(folder), "pulled": pulled}
+
+
+def packed() -> dict[str, Any]:
+    """What is kept of models packed for the native executor, in 10^6 bytes, and how much may be, in 10^9."""
+    if find_spec("offramp._native") is None:
+        return {}
+    from offramp.executors.native.packed_files import limit_gb, packed_sizes
+
+    sizes = {path.name: size // 10**6 for path, size in packed_sizes().items()}
+    return {"packed_mb": sizes, "packed_limit_gb": limit_gb()}
 
 
 def criteria() -> dict[str, Any]:

@@ -18,11 +18,14 @@ class Fill(NamedTuple):
 
 
 def due_fills(sequence: Sequence, segment: int) -> list[Fill]:
-    """Fills that must happen before the live token enters `segment`: to the top, one per boundary group."""
+    """Fills that must happen before the live token enters `segment`: to the top, one per boundary group.
+
+    None is due while the segment itself lacks nothing, as where all that left early left further up.
+    """
     if not sequence.fills or sequence.replaying:
         return []
     assert sequence.exit is not None
-    if segment == 0 and sequence.exit.fill_when == "lazy":
+    if sequence.exit.fill_when == "lazy" and sequence.frontier[segment] >= sequence.live:
         return []
     return pending_fills(sequence)
 

@@ -82,15 +82,14 @@ class Depth:
     one, or the upper one goes first and comes back as new tokens. What gathers saves a part of the calls from there
     on; the order that saves more is taken. How many sequences stay at each exit is watched.
 
-    Each sequence has a deadline that moves one full-depth iteration per token and `GRACE` of another, with at most
-    `CREDIT` iterations in hand. Whoever has less than one iteration left goes first, the most urgent of all: so, by
-    the modelled prices, nobody's k-th choice comes later than the promise says. A first token is due when the prompts
-    admitted until then would have run, first come first served; prompts admitted later delay every later token.
+    Each sequence has a deadline that moves one full-depth iteration per token, with at most `CREDIT` iterations in
+    hand. Whoever has less than one iteration left goes first, the most urgent of all: so, by the modelled prices,
+    nobody's k-th choice comes later than the promise says. A first token is due when the prompts admitted until then
+    would have run, first come first served; prompts admitted later delay every later token.
     """
 
     joint = False
     CREDIT = 4.0
-    GRACE = 0.02
     FADE = 0.99
 
     def __init__(self, costs: CostModel) -> None:
@@ -170,7 +169,7 @@ class Depth:
         for sequence in chose:
             if len(sequence.marks) == 1:
                 sequence.due = max(sequence.due, self._prompts_end + iteration) - self._prompts_took
-            sequence.due = min(sequence.due, latest) + (1 + self.GRACE) * iteration
+            sequence.due = min(sequence.due, latest) + iteration
 
 
 def _climb(starts: Seq[float], stay: Seq[float], first: int, stop: int) -> tuple[float, float]:

@@ -7,9 +7,9 @@ One line per output:
      "exit_layers": [30, 10, ...],                      layer that proposed each token
      "tests": [[], [[10, 0.97]], [[10, 0.2], [20, null]], ...]}
 
-`tests` holds, per token, [layer, confidence] of every test, lowest layer first. A confidence of null means that the
-criterion did not fire at all. Under `verify`, a test that fired for a token proposed at the top is a rejected draft;
-tests of what was drafted behind it are not kept.
+`tests` holds, per token, [layer, confidence] of every test, lowest layer first. A confidence is rounded to six digits;
+null means that the criterion did not fire at all. Under `verify`, a test that fired for a token proposed at the top is
+a rejected draft; tests of what was drafted behind it are not kept.
 """
 
 from __future__ import annotations
@@ -54,9 +54,14 @@ class TraceRecorder:
                 "prompt_tokens": sequence.prompt_length,
                 "token_ids": sequence.tokens[sequence.prompt_length : sequence.accepted],
                 "exit_layers": [shape.layers_at[m] for m in sequence.marks[:count]],
-                "tests": [[[t.signals.layer, t.confidence] for t in tests.get(i, [])] for i in range(count)],
-            }
+                "tests": [[_said(test) for test in tests.get(i, [])] for i in range(count)],
+            },
+            separators=(",", ":"),
         )
+
+
+def _said(test: Test) -> tuple[int, float | None]:
+    return test.signals.layer, None if test.confidence is None else round(test.confidence, 6)
 
 
 def read_trace(path: Path) -> list[dict[str, Any]]:

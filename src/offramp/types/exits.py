@@ -27,9 +27,8 @@ class ExitParams:
         min_layer: exits below this layer are not tested.
         kv: what happens to the KV of skipped layers: `fill` (hidden-state propagation, CALM), `recompute` (EE-LLM,
             FREE) or `verify` (LayerSkip's self-speculation; output equals exits off).
-        fill_when: `lazy` fills before the next token that climbs, `iteration` before the sequence's next token. Both
-        give
-            the same tokens.
+        fill_when: `lazy` fills before the next token that climbs as far, `iteration` before the sequence's next
+            token. Both give the same tokens.
         max_draft: `verify`: drafts before all pending tokens run to the top, 1..64.
         recompute_cap: `recompute`: exits in a row before a token must run at full depth.
         decay: CALM's position decay: with temperature tau = `decay` the threshold at output position t of at most N

@@ -1,6 +1,6 @@
-"""Packed matrices kept in a file, so that a model is packed once.
+"""Packed matrices kept in a file, so that a model is packed once; `packed_files` says where, and for how long.
 
-The file is `packed/<fingerprint>-<dtype>-v1.bin` in the cache folder:
+The file:
 
     magic (8 bytes), SHA-256 of the header (32), length of the header (8, little-endian), header (JSON),
     then, from a multiple of 4096 bytes on, the memory that the matrices lie in.
@@ -28,9 +28,9 @@ import numpy as np
 from offramp import _native
 from offramp._version import __version__
 from offramp.executors.native.layout import Bytes, PackedMatrix, WeightType, allocate, matrix_bytes, round_up
-from offramp.executors.native.pack import in_parallel, lay_out, pack_model
+from offramp.executors.native.pack import EXACT, in_parallel, lay_out, pack_model
+from offramp.executors.native.packed_files import limit_gb, mark_used, packed_path, prune
 from offramp.executors.native.plan import MatrixPlan
-from offramp.models.cache import cache_dir
 from offramp.weights.source import WeightSource, fingerprint
 
 FORMAT = 1
@@ -44,24 +44,30 @@ class _Stale(Exception):
     """The file is not what is expected."""
 
 
-def load_packed(plans: Sequence[MatrixPlan], source: WeightSource, dtype: str) -> dict[str, PackedMatrix]:
+def load_packed(
+    plans: Sequence[MatrixPlan], source: WeightSource, dtype: str, threads: int | None = None
+) -> dict[str, PackedMatrix]:
     """The matrices of `plans` by name: from the cache file, or packed now and written there for the next time.
 
-    Weights that lie in no file are not cached. A cache that cannot be read or written is done without.
+    Weights that lie in no file are not cached. A cache that cannot be read or written is done without. Without
+    `threads`, one for each core.
 
     Raises:
+        InvalidParameter: `OFFRAMP_PACKED_GB` is no size.
         WeightsError: a tensor cannot be read.
     """
     if not source.files:
-        return pack_model(plans, source)[0]
-    identity = source_identity(source)
-    path = cache_dir() / "packed" / f"{identity[:16]}-{dtype}-v{FORMAT}.bin"
+        return pack_model(plans, source, threads)[0]
+    identity, path, limit = source_identity(source), packed_path(source.files, dtype), limit_gb()
     try:
-        return read_packed(path, plans, identity)
+        packed = read_packed(path, plans, identity, threads)
     except (_Stale, OSError):
-        packed, memory = pack_model(plans, source)
-    with suppress(OSError):  # a full disk, a folder that cannot be written: all it costs is packing again next time
-        write_packed(path, plans, identity, packed, memory)
+        packed, memory = pack_model(plans, source, threads)
+        with suppress(OSError):  # a full disk, a folder that cannot be written: it is packed again the next time
+            write_packed(path, plans, identity, packed, memory)
+            prune(path, limit)
+    else:
+        mark_used(path)
     return packed
 
 
@@ -71,7 +77,9 @@ def source_identity(source: WeightSource) -> str:
     return hashlib.sha256(f"{fingerprint(source.files)} {times}".encode()).hexdigest()
 
 
-def read_packed(path: Path, plans: Sequence[MatrixPlan], identity: str) -> dict[str, PackedMatrix]:
+def read_packed(
+    path: Path, plans: Sequence[MatrixPlan], identity: str, threads: int | None = None
+) -> dict[str, PackedMatrix]:
     """Read and check a cache file.
 
     Raises:
@@ -92,7 +100,8 @@ def read_packed(path: Path, plans: Sequence[MatrixPlan], identity: str) -> dict[
             [
                 partial(_read_matrix, file.fileno(), start + at, packed[plan.name].data, checksum)
                 for plan, at, checksum in zip(plans, offsets, checksums, strict=True)
-            ]
+            ],
+            threads,
         )
     return packed
 
@@ -164,9 +173,9 @@ def _read_matrix(file: int, offset: int, target: Bytes, checksum: int) -> None:
 
 @cache
 def packing_identity() -> str:
-    """What tells versions of the packing code apart: a hash of what it makes of a matrix of every type."""
+    """What tells versions of the packing code apart: a hash of every type's bytes, and of what blocks become."""
     rows = np.sin(np.arange(20 * 70, dtype=np.float32)).reshape(20, 70)
-    digest = hashlib.sha256()
+    digest = hashlib.sha256(repr(EXACT).encode())
     for kind in KINDS:
         target = allocate(matrix_bytes(kind, *rows.shape))
         _native.pack_f32(kind, rows, target, len(rows), 0, 1)

@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
+import numpy.typing as npt
+
 from offramp import _native
 from offramp.errors import InvalidParameter, PackError
 from offramp.executors.native.heads import exit_head, top_head
@@ -70,11 +73,12 @@ class NativeExecutor:
             spec, weights, exits, block_size=block_size, num_blocks=num_blocks, max_model_len=max_model_len
         )
         self._classifiers = [e.classifier != "none" for e in exits.exits] + [False]
-        packed = load_weights(spec, weights, dtype)
+        threads = threads or default_threads()
+        packed = load_weights(spec, weights, dtype, threads)
         heads = [exit_head(e, exits, packed) for e in exits.exits] + [top_head(packed)]
         config = {**_config(spec, self._shape), "half_kv": kv_dtype == "float16"}
         try:
-            self._model = _native.Model(config, packed.embedding, packed.layers, heads, threads or default_threads())
+            self._model = _native.Model(config, packed.embedding, packed.layers, heads, threads)
         except MemoryError as error:
             needed = store_bytes(spec, self._shape, kv_dtype)
             raise InvalidParameter(
@@ -118,6 +122,10 @@ class NativeExecutor:
         if self._classifiers[boundary - 1]:
             features.add("classifier")
         return frozenset(features)
+
+    def hidden(self, boundary: int, slots: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Hidden states at a boundary (1..S+1): [slots, hidden_size]."""
+        return np.stack([self._model.read_hidden(boundary, slot) for slot in slots])
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (source, target); all sources are read before a target is written."""

@@ -1,12 +1,12 @@
 """Packing tensors into matrices, several threads at once.
 
-Blocks of a GGUF file whose weights the target can hold exactly are repacked as they are (Q8_0 as i8, Q4_0 as i4, Q4_1
-as i4m; Q4_K as i4m, whose products of scales are rounded to f16). Everything else goes through float32.
+Blocks of a GGUF file whose weights the target can hold exactly are repacked as they are (Q8_0 as i8; Q4_0 as i4, or as
+i4m beside other types; Q4_1 as i4m; Q4_K as i4m, whose products of scales are rounded to f16). Everything else goes
+through float32.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
@@ -27,12 +27,18 @@ from offramp.executors.native.layout import (
     round_up,
 )
 from offramp.executors.native.plan import MatrixPlan, Part
+from offramp.executors.native.threads import default_threads
 from offramp.weights.source import BlockSource, WeightSource
 
 Floats = npt.NDArray[np.float32]
 
-EXACT: Mapping[str, WeightType] = {"Q8_0": "i8", "Q4_0": "i4", "Q4_1": "i4m", "Q4_K": "i4m"}
-"""GGUF block type -> the type that it is repacked to without going through floats."""
+EXACT: Mapping[str, tuple[WeightType, ...]] = {
+    "Q8_0": ("i8",),
+    "Q4_0": ("i4", "i4m"),
+    "Q4_1": ("i4m",),
+    "Q4_K": ("i4m",),
+}
+"""GGUF block type -> the types that it is repacked to without going through floats."""
 
 CHUNK_ROWS = 256 * PANEL
 """Rows of a tensor that are packed in one go, so that no large copy of it is ever made."""
@@ -47,8 +53,10 @@ def lay_out(plans: Sequence[MatrixPlan]) -> tuple[list[int], int]:
     return offsets, end
 
 
-def pack_model(plans: Sequence[MatrixPlan], source: WeightSource) -> tuple[dict[str, PackedMatrix], Bytes]:
-    """All matrices by name, and the memory they lie in.
+def pack_model(
+    plans: Sequence[MatrixPlan], source: WeightSource, threads: int | None = None
+) -> tuple[dict[str, PackedMatrix], Bytes]:
+    """All matrices by name, and the memory they lie in. Without `threads`, one for each core.
 
     Raises:
         WeightsError: a tensor cannot be read, or does not fit float16.
@@ -59,7 +67,8 @@ def pack_model(plans: Sequence[MatrixPlan], source: WeightSource) -> tuple[dict[
         plan.name: PackedMatrix(plan.type, plan.n, plan.k, memory[at : at + plan.num_bytes])
         for plan, at in zip(plans, offsets, strict=True)
     }
-    in_parallel([work for plan in plans for part in plan.parts for work in _pack_part(part, source, packed[plan.name])])
+    work = [piece for plan in plans for part in plan.parts for piece in _pack_part(part, source, packed[plan.name])]
+    in_parallel(work, threads)
     return packed, memory
 
 
@@ -86,9 +95,9 @@ def as_floats(array: npt.NDArray[np.generic]) -> Floats:
     return np.ascontiguousarray(array, dtype=np.float32)
 
 
-def in_parallel(work: Sequence[Callable[[], None]]) -> None:
-    """Do all `work` on a few threads; the first error is raised."""
-    with ThreadPoolExecutor(max_workers=min(8, os.cpu_count() or 1)) as pool:
+def in_parallel(work: Sequence[Callable[[], None]], threads: int | None = None) -> None:
+    """Do all `work` on so many threads, None being one for each core; the first error is raised."""
+    with ThreadPoolExecutor(max_workers=threads or default_threads()) as pool:
         for done in [pool.submit(item) for item in work]:
             done.result()
 
@@ -106,12 +115,13 @@ def _pack_blocks(part: Part, source: BlockSource, target: PackedMatrix, start: i
     kind, rows = source.raw(part.tensor)
     chunk = np.ascontiguousarray(rows[start : start + CHUNK_ROWS])
     first = part.first + start // PANEL * part.step
-    if EXACT[kind] == target.type and part.norm is None:
+    if target.type in EXACT[kind] and part.norm is None:
         _native.pack_blocks(kind, chunk, target.k, target.type, target.data, target.n, first, part.step)
         return
-    exact = PackedMatrix(EXACT[kind], len(chunk), target.k, allocate(matrix_bytes(EXACT[kind], len(chunk), target.k)))
-    _native.pack_blocks(kind, chunk, target.k, exact.type, exact.data, exact.n, 0, 1)
-    floats = _native.unpack(exact.type, exact.data, exact.n, exact.k)
+    own, n, k = EXACT[kind][0], len(chunk), target.k
+    exact = allocate(matrix_bytes(own, n, k))
+    _native.pack_blocks(kind, chunk, k, own, exact, n, 0, 1)
+    floats = _native.unpack(own, exact, n, k)
     _pack_floats(target, _folded(floats, part, source), part, start)
 
 

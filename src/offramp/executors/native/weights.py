@@ -31,13 +31,13 @@ class NativeWeights:
     layers: tuple[Mapping[str, Any], ...]
 
 
-def load_weights(spec: ModelSpec, source: WeightSource, dtype: str) -> NativeWeights:
-    """Pack a model's weights, or read them packed from the cache.
+def load_weights(spec: ModelSpec, source: WeightSource, dtype: str, threads: int) -> NativeWeights:
+    """Pack a model's weights on `threads` threads, or read them packed from the cache.
 
     Raises:
         WeightsError: a tensor cannot be read.
     """
-    packed = load_packed(plan_matrices(spec, source, dtype), source, dtype)
+    packed = load_packed(plan_matrices(spec, source, dtype), source, dtype, threads)
     return NativeWeights(
         embedding=packed["embedding"],
         lm_head=packed["embedding" if spec.tie_word_embeddings else "lm_head"],

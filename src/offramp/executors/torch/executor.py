@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
@@ -136,6 +138,12 @@ class TorchExecutor:
         if self._heads[boundary - 1].classifier is not None:
             features.add("classifier")
         return frozenset(features)
+
+    @torch.inference_mode()
+    def hidden(self, boundary: int, slots: Sequence[int]) -> npt.NDArray[np.float32]:
+        """Hidden states at a boundary (1..S+1): [slots, hidden_size]."""
+        rows = self._store.read_boundary(boundary, self._to_device(list(slots)))
+        return np.asarray(rows.float().cpu().numpy())
 
     @torch.inference_mode()
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:

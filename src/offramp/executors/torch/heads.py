@@ -121,31 +121,33 @@ def exit_head(spec: ExitSpec, pack: ExitPack, top: HeadModule, eps: float) -> He
         matrix = torch.cat((matrix, get("other.weight")))
     norms: dict[str, Callable[[], Map]] = {
         "shared": lambda: top.norm,
-        "own": lambda: _norm(get("norm.weight"), eps),
+        "own": lambda: make_norm(get("norm.weight"), eps),
         "none": lambda: lambda h: h,
     }
     return HeadModule(
         vocabulary,
         matrix,
         norm=norms[spec.norm](),
-        adapter=_adapter(spec.adapter, get, eps),
+        adapter=make_adapter(spec.adapter, get, eps),
         other_bias=get("other.bias") if spec.other else None,
         temperature=spec.temperature,
-        classifier=_classifier(spec.classifier, get),
+        classifier=make_classifier(spec.classifier, get),
     )
 
 
-def _norm(weight: Tensor, eps: float) -> Map:
+def make_norm(weight: Tensor, eps: float) -> Map:
+    """RMSNorm with these weights."""
     return lambda h: rms_norm(h, weight, eps)
 
 
-def _adapter(kind: str, get: Callable[[str], Tensor], eps: float) -> Map | None:
+def make_adapter(kind: str, get: Callable[[str], Tensor], eps: float) -> Map | None:
+    """An adapter of `kind` over the tensors that `get` gives by their names in a pack."""
     if kind == "none":
         return None
     if kind == "linear":
         weight, bias = get("adapter.weight"), get("adapter.bias")
         return lambda h: h + F.linear(h, weight, bias)
-    norm = _norm(get("adapter.norm.weight"), eps)
+    norm = make_norm(get("adapter.norm.weight"), eps)
     gate, up, down = (get(f"adapter.{name}_proj.weight") for name in ("gate", "up", "down"))
 
     def mlp(h: Tensor) -> Tensor:
@@ -155,7 +157,8 @@ def _adapter(kind: str, get: Callable[[str], Tensor], eps: float) -> Map | None:
     return mlp
 
 
-def _classifier(kind: str, get: Callable[[str], Tensor]) -> Map | None:
+def make_classifier(kind: str, get: Callable[[str], Tensor]) -> Map | None:
+    """A classifier of `kind` over the tensors that `get` gives by their names in a pack."""
     if kind == "none":
         return None
     if kind == "linear":
