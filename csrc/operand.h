@@ -48,9 +48,12 @@ class Operand {
 
   float* row(int64_t i) const { return x_.get() + i * stride_; }
 
-  void quantize(int64_t i) const {
+  void quantize(int64_t i) const { quantize(i, row(i)); }
+
+  // The integers of row i from floats that lie elsewhere.
+  void quantize(int64_t i, const float* x) const {
     const int64_t groups = num_groups(k_);
-    kernels().quantize(row(i), k_, q_.get() + i * groups * kGroup, scale_.get() + i, sum_.get() + i * groups);
+    kernels().quantize(x, k_, q_.get() + i * groups * kGroup, scale_.get() + i, sum_.get() + i * groups);
   }
 
   Rows rows(int64_t count) const { return rows(0, count); }
@@ -66,5 +69,16 @@ class Operand {
   Buffer<int16_t> q_;
   Buffer<int32_t> sum_;
 };
+
+// Rows [first, first + count) of k inputs each.
+inline Rows part(const Rows& rows, int64_t k, int64_t first, int64_t count) {
+  const int64_t groups = num_groups(k);
+  return {count,
+          rows.x + first * rows.x_stride,
+          rows.x_stride,
+          rows.q + first * groups * kGroup,
+          rows.scale + first,
+          rows.sum + first * groups};
+}
 
 }  // namespace offramp

@@ -11,7 +11,7 @@ namespace {
 constexpr int64_t kAlone = 2;          // rows that every thread normalises for itself: cheaper than a barrier
 constexpr int64_t kRowBlock = 64;      // rows of a product that a thread takes at once: their inputs stay in its cache
 constexpr int64_t kGated = 8192;       // floats of gate and up that a thread keeps at once
-constexpr int64_t kUnit = 4 * kPanel;  // columns of gate and up that make a group of the product after
+constexpr int64_t kUnit = 2 * kPanel;  // columns: a panel of gates, and the panel of ups that lies behind it
 
 // Row blocks of nearly equal size.
 struct RowBlocks {
@@ -25,20 +25,10 @@ struct RowBlocks {
 template <typename Body>
 void for_each_block(int64_t items, int64_t begin, int64_t end, Body&& body) {
   while (begin < end) {
-    const int64_t block = begin / items, next = std::min(end, (block + 1) * items);
-    body(block, begin - block * items, next - block * items);
+    const int64_t block = begin / items, first = block * items, next = std::min(end, first + items);
+    body(block, begin - first, next - first);
     begin = next;
   }
-}
-
-Rows part(const Rows& rows, int64_t k, int64_t first, int64_t count) {
-  const int64_t groups = num_groups(k);
-  return {count,
-          rows.x + first * rows.x_stride,
-          rows.x_stride,
-          rows.q + first * groups * kGroup,
-          rows.scale + first,
-          rows.sum + first * groups};
 }
 
 }  // namespace
@@ -92,15 +82,20 @@ void SegmentRunner::reserve() {
   hidden_.reserve(rows_ * round_up(c.hidden, kPanel));
   qkv_.reserve(rows_ * (m_.q_width() + 2 * m_.kv_width()));
   normed_.resize(m_.pool.size());
-  for (Operand& normed : normed_) normed.reserve(c.hidden, &normed == normed_.data() || alone_ ? rows_ : 0);
-  attended_.reserve(c.heads * c.head_dim, rows_);
-  gated_.reserve(c.intermediate, rows_);
+  attended_.resize(m_.pool.size());
+  gated_.resize(m_.pool.size());
+  for (int i = 0; i < m_.pool.size(); ++i) {
+    const int64_t rows = i == 0 || alone_ ? rows_ : 0;
+    normed_[i].reserve(c.hidden, rows);
+    attended_[i].reserve(c.heads * c.head_dim, rows);
+    gated_[i].reserve(c.intermediate, rows);
+  }
   int64_t longest = 0;
   for (const RowChunk& chunk : chunks_) longest = std::max(longest, chunk.count);
   const int64_t gated = std::max(kGated, std::min(rows_, kRowBlock) * kUnit) + kUnit;
   scratch_.resize(m_.pool.size());
-  for (Buffer<float>& scratch : scratch_)
-    scratch.reserve(std::max(attend_scratch(longest, m_.group(), c.head_dim), gated));
+  const int64_t floats = std::max(attend_scratch(longest, m_.group(), c.head_dim), gated);
+  for (Buffer<float>& scratch : scratch_) scratch.reserve(floats);
 }
 
 void SegmentRunner::compute(Worker& worker, int64_t segment) {
@@ -136,31 +131,47 @@ void SegmentRunner::run_layer(Worker& worker, int64_t index) {
   project(worker, layer.qkv, input, layer.qkv_bias, qkv_.get(), false);
   lap(worker, &Timings::product);
   attend(worker, index);
+  input = made_rows(worker, attended_, layer.out.type);
   lap(worker, &Timings::attention);
-  project(worker, layer.out, attended_.rows(rows_), layer.out_bias, hidden_.get(), true);
+  project(worker, layer.out, input, layer.out_bias, hidden_.get(), true);
   lap(worker, &Timings::product);
   input = norm_rows(worker, layer.mlp_norm, layer.gate_up.type);
   lap(worker, &Timings::norm);
   gate(worker, layer, input);
-  project(worker, layer.down, gated_.rows(rows_), layer.down_bias, hidden_.get(), true);
+  input = made_rows(worker, gated_, layer.down.type);
+  project(worker, layer.down, input, layer.down_bias, hidden_.get(), true);
   lap(worker, &Timings::product);
+}
+
+// Calls body(row) for every row: each once, or, alone, every one on every thread.
+template <typename Body>
+void SegmentRunner::each_row(Worker& worker, Body&& body) {
+  const auto some = [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) body(row);
+  };
+  if (alone_)
+    some(0, rows_);
+  else
+    worker.spread(rows_, some);
 }
 
 // The rows after a norm, as a product with weights of `type` reads them.
 Rows SegmentRunner::norm_rows(Worker& worker, const std::vector<float>& norm, WeightType type) {
   const Operand& normed = normed_[alone_ ? worker.index() : 0];
   const int64_t stride = round_up(m_.config.hidden, kPanel);
-  const auto make = [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) {
-      kernels().rms_norm(hidden_.get() + row * stride, norm.data(), m_.config.eps, m_.config.hidden, normed.row(row));
-      if (is_integer(type)) normed.quantize(row);
-    }
-  };
-  if (alone_)
-    make(0, rows_);
-  else
-    worker.spread(rows_, make);
+  each_row(worker, [&](int64_t row) {
+    kernels().rms_norm(hidden_.get() + row * stride, norm.data(), m_.config.eps, m_.config.hidden, normed.row(row));
+    if (is_integer(type)) normed.quantize(row);
+  });
   return normed.rows(rows_);
+}
+
+// The rows that the team has made in `operands[0]`, as a product with weights of `type` reads them.
+Rows SegmentRunner::made_rows(Worker& worker, const std::vector<Operand>& operands, WeightType type) {
+  if (!is_integer(type)) return operands[0].rows(rows_);
+  const Operand& integers = operands[alone_ ? worker.index() : 0];
+  each_row(worker, [&](int64_t row) { integers.quantize(row, operands[0].row(row)); });
+  return integers.rows(rows_);
 }
 
 void SegmentRunner::project(Worker& worker, const Matrix& matrix, const Rows& input, const std::vector<float>& bias,
@@ -207,13 +218,6 @@ void SegmentRunner::attend(Worker& worker, int64_t index) {
   worker.share(static_cast<int64_t>(chunks_.size()) * heads, 1, [&](int64_t begin, int64_t end) {
     for (int64_t i = begin; i < end; ++i) attend_chunk(worker, index, chunks_[i / heads], i % heads);
   });
-  if (is_integer(m_.layers[index].out.type)) quantize(worker, attended_);
-}
-
-void SegmentRunner::quantize(Worker& worker, const Operand& operand) {
-  worker.spread(rows_, [&](int64_t begin, int64_t end) {
-    for (int64_t row = begin; row < end; ++row) operand.quantize(row);
-  });
 }
 
 void SegmentRunner::attend_chunk(Worker& worker, int64_t index, const RowChunk& chunk, int64_t head) {
@@ -238,8 +242,8 @@ void SegmentRunner::attend_chunk(Worker& worker, int64_t index, const RowChunk& 
   task.k = m_.store.keys(index) + head * m_.store.head_bytes();
   task.v = m_.store.values(index) + head * m_.store.head_bytes();
   task.block_stride = m_.store.block_bytes();
-  task.out = attended_.row(chunk.first) + head * width;
-  task.out_stride = attended_.stride();
+  task.out = attended_[0].row(chunk.first) + head * width;
+  task.out_stride = attended_[0].stride();
   task.scratch = scratch_[worker.index()].get();
   kernels().attend(task);
 }
@@ -247,7 +251,7 @@ void SegmentRunner::attend_chunk(Worker& worker, int64_t index, const RowChunk& 
 // silu(gate x) * up x.
 void SegmentRunner::gate(Worker& worker, const Layer& layer, const Rows& input) {
   const RowBlocks blocks(rows_);
-  const int64_t units = ceil_div(layer.gate_up.panels(), kUnit / kPanel);
+  const int64_t units = layer.gate_up.panels() / 2;
   float* scratch = scratch_[worker.index()].get();
   worker.spread(blocks.count * units, [&](int64_t first, int64_t last) {
     for_each_block(units, first, last, [&](int64_t block, int64_t begin, int64_t end) {
@@ -259,20 +263,18 @@ void SegmentRunner::gate(Worker& worker, const Layer& layer, const Rows& input) 
       }
     });
   });
-  if (is_integer(layer.down.type)) quantize(worker, gated_);
 }
 
 // Units [begin, end) of some rows, the first of which is row `first` of the batch.
 void SegmentRunner::gate_units(const Layer& layer, const Rows& input, int64_t first, int64_t begin, int64_t end,
                                float* scratch) {
-  const int64_t panel = begin * kUnit / kPanel, panels = std::min(end * kUnit / kPanel, layer.gate_up.panels()) - panel;
-  const int64_t stride = panels * kPanel, column = begin * kGroup;
+  const int64_t stride = (end - begin) * kUnit, column = begin * kPanel;
   const int64_t columns = std::min(stride / 2, m_.config.intermediate - column);
-  kernels().matmul(layer.gate_up, input, panel, panel + panels, scratch, stride, false);
+  kernels().matmul(layer.gate_up, input, 2 * begin, 2 * end, scratch, stride, false);
   for (int64_t r = 0; r < input.count; ++r) {
     float* pairs = scratch + r * stride;
-    if (!layer.gate_up_bias.empty()) kernels().add(pairs, layer.gate_up_bias.data() + panel * kPanel, stride);
-    float* gated = gated_.row(first + r) + column;
+    if (!layer.gate_up_bias.empty()) kernels().add(pairs, layer.gate_up_bias.data() + begin * kUnit, stride);
+    float* gated = gated_[0].row(first + r) + column;
     for (int64_t i = 0; i < columns; i += kPanel) {
       kernels().silu_mul(pairs + 2 * i, pairs + 2 * i + kPanel, std::min(kPanel, columns - i), gated + i);
     }

@@ -58,13 +58,15 @@ class SegmentRunner {
   void compute(Worker& worker, int64_t segment);
   void read_hidden(int64_t segment, int64_t row);
   void run_layer(Worker& worker, int64_t layer);
+  template <typename Body>
+  void each_row(Worker& worker, Body&& body);
   Rows norm_rows(Worker& worker, const std::vector<float>& norm, WeightType type);
+  Rows made_rows(Worker& worker, const std::vector<Operand>& operands, WeightType type);
   void project(Worker& worker, const Matrix& matrix, const Rows& input, const std::vector<float>& bias, float* out,
                bool add);
   void rotate_row(int64_t layer, int64_t row, int64_t head);
   void attend(Worker& worker, int64_t layer);
   void attend_chunk(Worker& worker, int64_t layer, const RowChunk& chunk, int64_t head);
-  void quantize(Worker& worker, const Operand& operand);
   void gate(Worker& worker, const Layer& layer, const Rows& input);
   void gate_units(const Layer& layer, const Rows& input, int64_t first, int64_t begin, int64_t end, float* scratch);
   void lap(const Worker& worker, double Timings::* phase);
@@ -78,9 +80,8 @@ class SegmentRunner {
   std::vector<int64_t> slots_;    // of each row
   std::vector<RowChunk> chunks_;  // the longest first
   Buffer<float> hidden_, qkv_;
-  std::vector<Operand> normed_;  // of all threads; [0] is shared unless alone
-  Operand attended_, gated_;
-  std::vector<Buffer<float>> scratch_;  // of each thread
+  std::vector<Operand> normed_, attended_, gated_;  // of all threads; of [0] the integers are shared unless alone
+  std::vector<Buffer<float>> scratch_;              // of each thread
   std::chrono::steady_clock::time_point last_;
 };
 
