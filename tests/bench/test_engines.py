@@ -40,7 +40,7 @@ def test_a_peer_held_to_an_instruction_set() -> None:
     plain, held = peer_engines(["openvino:q8_0", "openvino:q8_0@avx2"])
     assert (plain.name, plain.environment) == ("openvino q8_0", {})
     assert (held.name, held.precision, held.bits) == ("openvino q8_0@avx2", "q8_0", 8)
-    assert held.environment == {"ONEDNN_MAX_CPU_ISA": "AVX2"}
+    assert held.environment == {"OV_CPU_MAX_ISA": "AVX2"}
     assert our_engines(["int8@avx2"])[0].environment == {}
 
 

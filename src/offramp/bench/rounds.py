@@ -1,8 +1,8 @@
-"""Interleaved rounds: in each, every engine does the task once; disturbed repeats are done again."""
+"""Interleaved rounds: in each, every engine does every task once; disturbed repeats are done again."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from offramp.bench.quiet import Watch
@@ -48,22 +48,27 @@ class Rounds:
         self._max_wait, self._on_repeat, self._on_peak = max_wait, on_repeat, on_peak
         self.failed: dict[str, str] = {}
 
-    def measure(self, task: Task, engines: list[str]) -> list[Cell]:
-        """One cell per engine that got through."""
-        cells = {name: Cell(name, task.label, task.unit) for name in engines if name in self._workers}
-        for name in list(cells):
-            self._on_repeat(name, task, 0)
-            if self._ask(name, task, warm=True) is None:
-                del cells[name]
+    def measure(self, tasks: Sequence[Task], engines: Sequence[str]) -> list[Cell]:
+        """For each of `tasks`, which are compared with one another too, one cell per engine that got through."""
+        cells = {(name, task): Cell(name, task.label, task.unit) for name in engines for task in tasks}
+        for name in self._present(engines):
+            for task in tasks:
+                self._on_repeat(name, task, 0)
+                if self._ask(name, task, warm=True) is None:
+                    break
         for number in range(self._repeats):
             # Whoever is first in a round is first in one round only.
-            shift = number % max(len(cells), 1)
-            order = [*list(cells)[shift:], *list(cells)[:shift]]
-            for name in order:
-                self._on_repeat(name, task, number + 1)
-                if not self._repeat(cells[name], task, number):
-                    del cells[name]
-        return list(cells.values())
+            names = self._present(engines)
+            shift = number % max(len(names), 1)
+            for name in [*names[shift:], *names[:shift]]:
+                for task in tasks:
+                    self._on_repeat(name, task, number + 1)
+                    if not self._repeat(cells[name, task], task, number):
+                        break
+        return [cells[name, task] for task in tasks for name in self._present(engines)]
+
+    def _present(self, engines: Sequence[str]) -> list[str]:
+        return [name for name in engines if name in self._workers]
 
     def _repeat(self, cell: Cell, task: Task, number: int) -> bool:
         for _ in range(TRIES):

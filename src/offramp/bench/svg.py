@@ -1,11 +1,11 @@
-"""Bars with whiskers as SVG, written by hand so that no plotting package is needed; and the plot of `bench engine`."""
+"""Bars with whiskers, and the plot of `bench engine`."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from html import escape
 
 from offramp.bench.results import EngineReport, Spread, Task
+from offramp.svg import document, line, text
 
 COLOURS = ("#1b6ca8", "#5aa9e6", "#9ad1f5", "#d1495b", "#edae49", "#66a182", "#8d6b94", "#a0a0a0", "#c98b6b", "#3d3d3d")
 LEFT, TOP, HEIGHT, BAR, GAP, LINE = 60, 46, 260, 16, 26, 18
@@ -30,15 +30,6 @@ def plot(report: EngineReport) -> str:
 def _spread(report: EngineReport, name: str, size: int) -> Spread | None:
     cell = report.cell(name, Task("decode", size))
     return None if cell is None else cell.spread
-
-
-def document(width: float, height: float, parts: Sequence[str]) -> str:
-    """A whole file."""
-    head = (
-        f'<svg xmlns="http://www.w3.org/2000/svg" width="{width:.0f}" height="{height:.0f}" '
-        f'font-family="sans-serif" font-size="12">\n<rect width="100%" height="100%" fill="white"/>'
-    )
-    return "\n".join([head, *parts, "</svg>"]) + "\n"
 
 
 def bars(names: Sequence[str], sizes: Sequence[int], seen: Seen, left: float, bottom: float) -> list[str]:
@@ -70,17 +61,12 @@ def legend(names: Sequence[str], top: float) -> list[str]:
     return parts
 
 
-def text(x: float, y: float, words: str, anchor: str = "start") -> str:
-    """Words at a place."""
-    return f'<text x="{x:.1f}" y="{y:.1f}" text-anchor="{anchor}">{escape(words)}</text>'
-
-
 def _axis(top: float, left: float, right: float, bottom: float) -> list[str]:
     step = next(s for s in STEPS if top / s <= 6)
     parts = []
     for number in range(int(top / step + 1e-9) + 1):
         y = bottom - HEIGHT * number * step / top
-        parts.append(f'<line x1="{left:.0f}" x2="{right:.0f}" y1="{y:.1f}" y2="{y:.1f}" stroke="#dddddd"/>')
+        parts.append(line(left, y, right, y, "#dddddd"))
         parts.append(text(left - 6, y + 4, f"{round(number * step, 1):g}", "end"))
     return parts
 
@@ -90,5 +76,5 @@ def _bar(x: float, spread: Spread, top: float, bottom: float, colour: str) -> li
     middle = x + (BAR - 2) / 2
     return [
         f'<rect x="{x:.1f}" y="{bottom - height:.1f}" width="{BAR - 2}" height="{height:.1f}" fill="{colour}"/>',
-        f'<line x1="{middle:.1f}" x2="{middle:.1f}" y1="{bottom - low:.1f}" y2="{bottom - high:.1f}" stroke="black"/>',
+        line(middle, bottom - low, middle, bottom - high, "black"),
     ]

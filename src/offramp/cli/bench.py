@@ -48,7 +48,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--new-tokens", int, "N", "tokens timed for each sequence (default: 64)")
     add("--dtype", _words, "TYPE,...", "offramp's weights; exits: one type (default: engine int8,int4; exits int8)")
     group = parser.add_argument_group("engine")
-    add("--peers", _words, "NAME,...", "others, `NAME`, `NAME:PRECISION` or `NAME:PRECISION@avx2`; `none` for none (default: all)")
+    add(
+        "--peers",
+        _words,
+        "NAME,...",
+        "others, `NAME`, `NAME:PRECISION` or `NAME:PRECISION@avx2`; `none` for none (default: all)",
+    )
     python = "the Python that has a peer (default: $OFFRAMP_BENCH_PYTHON_<NAME>, or this one); may be repeated"
     add("--peer-python", _setting, "NAME=PATH", python, action="append")
     add("--prefill", int, "N", "tokens of the prompt whose first token is timed; 0 for none (default: 512)")

@@ -93,7 +93,7 @@ def cache() -> dict[str, Any]:
     from offramp.models.cache import cache_dir, is_intact
 
     folder = cache_dir()
-    pulled = [alias.name for alias in ALIASES.values() if is_intact(folder / alias.gguf.name, alias.gguf)]
+    pulled = [alias.name for alias in ALIASES.values() if is_intact(folder / alias.file.name, alias.file)]
     return {"cache": str(folder), "pulled": pulled}
 
 

@@ -41,7 +41,7 @@ BELONGS_TO = {"fill_when": "fill", "recompute_cap": "recompute", "max_draft": "v
 """Exit parameters that only one KV policy reads."""
 
 
-class _Group:
+class FieldGroup:
     """Adds flags for the fields of one dataclass: `max_draft` becomes `--max-draft`, absent unless given."""
 
     def __init__(self, parser: argparse.ArgumentParser, title: str, source: type[Any]) -> None:
@@ -98,7 +98,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
 
 def add_engine_flags(parser: argparse.ArgumentParser) -> None:
     """How requests are batched."""
-    group = _Group(parser, "batching", EngineConfig)
+    group = FieldGroup(parser, "batching", EngineConfig)
     group.add("batching", str, "POLICY", "who moves on at an exit: lockstep, compact or depth")
     group.add("max_num_seqs", int, "N", "sequences running at once")
     group.add("max_num_batched_tokens", int, "N", "token rows in a step")
@@ -108,7 +108,7 @@ def add_engine_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
     """How tokens are drawn: the fields of `SamplingParams`."""
-    group = _Group(parser, "sampling", SamplingParams)
+    group = FieldGroup(parser, "sampling", SamplingParams)
     group.add("max_tokens", values.optional_int, "N", "most tokens to generate; `none` fills the context")
     group.add("temperature", float, "T", "0 always takes the likeliest token")
     group.add("top_p", float, "P", "keep the likeliest tokens that reach this probability together")
@@ -131,7 +131,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
 
 def add_exit_flags(parser: argparse.ArgumentParser) -> None:
     """How tokens leave early: the dial, and the fields of `ExitParams`."""
-    group = _Group(parser, "exits", ExitParams)
+    group = FieldGroup(parser, "exits", ExitParams)
     group.group.add_argument(
         "--exit",
         metavar="off|lossless|RISK",

@@ -23,6 +23,9 @@ COMMANDS = {
     "chat": "talk with a model",
     "pull": "download a model",
     "inspect": "show a model's exits and what they cost",
+    "tune": "train exits for a model and write them as an exit pack",
+    "calibrate": "set an exit pack's thresholds for given risks",
+    "eval": "show what exits cost in quality and save in time",
     "bench": "measure this engine beside others, or what exits save",
     "doctor": "show what offramp finds on this machine",
 }

@@ -44,6 +44,13 @@ def optional_int(text: str) -> int | None:
     return None if text == "none" else _number(int, text)
 
 
+def token_count(text: str) -> int:
+    """A whole number; `200k` and `2M` are thousands and millions."""
+    scale = {"k": 1000, "m": 1_000_000}.get(text[-1:].lower())
+    number = _number(float, text[:-1]) * scale if scale else _number(int, text)
+    return round(number)
+
+
 def pair(text: str, left: Callable[[str], A], right: Callable[[str], B]) -> tuple[A, B]:
     """`A=B`, each side read by its own reader."""
     name, equals, value = text.partition("=")

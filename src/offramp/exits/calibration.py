@@ -19,8 +19,8 @@ uses it (Schuster et al. 2022).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields, replace
 
 from offramp.errors import PackError
 from offramp.types.checks import check_number
@@ -46,7 +46,10 @@ class CalibrationKey:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Exit parameters `exit` whose `loss` is at most `risk` with probability 1 - `delta`, over `prompts` prompts."""
+    """Exit parameters `exit` whose `loss` is at most `risk` with probability 1 - `delta`, over `prompts` prompts.
+
+    `measured` says what they came to there, such as the mean number of `layers` run for a token.
+    """
 
     key: CalibrationKey
     risk: float
@@ -54,20 +57,23 @@ class Calibration:
     loss: str
     prompts: int
     exit: ExitParams
+    measured: Mapping[str, float] = field(default_factory=dict)
 
 
 def calibrated(calibrations: Sequence[Calibration], risk: float, key: CalibrationKey) -> ExitParams:
-    """The exit parameters measured for the largest risk that is at most `risk`.
+    """The exit parameters measured for the largest risk that is at most `risk`; of several, those that run least.
+
+    Those for `verify` answer only a `key` that asks for them.
 
     Raises:
         InvalidParameter: `risk` is not in [0, 1].
         PackError: no calibration holds for `key` and `risk`; the message lists those there are.
     """
     check_number("risk", risk, 0, 1)
-    matching = [c for c in calibrations if c.key.answers(key)]
+    matching = [c for c in calibrations if c.key.answers(key) and (key.kv or c.key.kv != "verify")]
     fitting = [c for c in matching if c.risk <= risk]
     if fitting:
-        return max(fitting, key=lambda c: c.risk).exit
+        return max(fitting, key=lambda c: (c.risk, -c.measured.get("layers", 0.0))).exit
     if matching:
         risks = ", ".join(f"{r:g}" for r in sorted({c.risk for c in matching}))
         raise PackError(
@@ -82,5 +88,12 @@ def calibrated(calibrations: Sequence[Calibration], risk: float, key: Calibratio
     )
 
 
+def tuned_drafts(calibrations: Sequence[Calibration], key: CalibrationKey) -> ExitParams | None:
+    """The exit parameters under which `verify` was fastest, for `key` under any KV policy; None if nobody measured."""
+    found = [c.exit for c in calibrations if c.key.kv == "verify" and replace(c.key, kv=None) == replace(key, kv=None)]
+    return found[0] if found else None
+
+
 def _describe(key: CalibrationKey) -> str:
-    return ", ".join(f"{f.name} `{getattr(key, f.name) or 'any'}`" for f in fields(key))
+    """Identities are told apart by their first twelve digits."""
+    return ", ".join(f"{f.name} `{(getattr(key, f.name) or 'any')[:12]}`" for f in fields(key))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import fields
@@ -22,7 +23,7 @@ _TOP = {"format": True, "base": True, "exits": True, "vocabularies": False, "def
 _BASE = {"num_layers": True, "hidden_size": True, "vocab_size": True, "model": False, "fingerprint": False}
 _EXIT = {f.name: f.name == "layer" for f in fields(ExitSpec)} | {"tap": False}
 _CALIBRATIONS = {"format": True, "calibrations": True}
-_CALIBRATION = {f.name: True for f in fields(Calibration)}
+_CALIBRATION = {f.name: f.name != "measured" for f in fields(Calibration)}
 _KEY = {f.name: True for f in fields(CalibrationKey)}
 
 
@@ -164,7 +165,7 @@ def _exit(values: Mapping[str, Any], where: str) -> ExitSpec:
     return ExitSpec(**{key: value for key, value in values.items() if key != "tap"})
 
 
-def _expected_tensors(spec: ExitSpec, d: int, r: int) -> dict[str, tuple[int | str, ...]]:
+def expected_tensors(spec: ExitSpec, d: int, r: int) -> dict[str, tuple[int | str, ...]]:
     """Tensor -> shape of one exit; a letter is a size that the file chooses, the same wherever the letter stands."""
     parts: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {
         ("adapter", "linear"): {"adapter.weight": (d, d), "adapter.bias": (d,)},
@@ -199,7 +200,7 @@ def _check_tensors(
     for spec in exits:
         r = base.vocab_size if spec.vocabulary is None else len(vocabularies[spec.vocabulary])
         sizes: dict[str, int] = {}
-        for suffix, wanted in _expected_tensors(spec, base.hidden_size, r).items():
+        for suffix, wanted in expected_tensors(spec, base.hidden_size, r).items():
             name = f"exits.{spec.layer}.{suffix}"
             known.add(name)
             if name not in shapes:
@@ -250,4 +251,6 @@ def _calibration(value: object, where: str, exits: tuple[ExitSpec, ...]) -> Cali
         for name, text in {**key, "loss": values["loss"]}.items():
             if not isinstance(text, str):
                 raise InvalidParameter(f"`{name}` must be a string, not {text!r}")
+        for name, number in _mapping(values.get("measured", {}), "`measured`").items():
+            check_number(name, number, 0, math.inf)
     return Calibration(**{**values, "key": CalibrationKey(**key), "exit": _params(values["exit"], exits, where)})

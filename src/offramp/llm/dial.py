@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from offramp.errors import InvalidParameter
-from offramp.exits.calibration import CalibrationKey, calibrated
+from offramp.exits.calibration import CalibrationKey, calibrated, tuned_drafts
 from offramp.exits.pack import ExitPack
 from offramp.types.exits import LOSSLESS, ExitParams
 
@@ -24,7 +24,7 @@ def resolve_dial(dial: Dial, pack: ExitPack, key: CalibrationKey) -> ExitParams 
     if dial == "off":
         return None
     if dial == "lossless":
-        return replace(pack.defaults or LOSSLESS, kv="verify")
+        return tuned_drafts(pack.calibrations, key) or replace(pack.defaults or LOSSLESS, kv="verify")
     try:
         if isinstance(dial, bool):
             raise TypeError

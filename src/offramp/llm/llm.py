@@ -100,6 +100,11 @@ class LLM:
         """The engine underneath, for those who need its plans, costs or measured time."""
         return self._session.engine
 
+    @property
+    def calibration_key(self) -> CalibrationKey:
+        """What a calibration must have been measured on to hold here, under any KV policy."""
+        return self._session.key
+
     # Verbs
 
     @overload

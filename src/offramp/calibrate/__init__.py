@@ -1,0 +1,1 @@
+"""Calibration: thresholds that keep a risk, by measurement."""

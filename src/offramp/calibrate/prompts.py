@@ -1,0 +1,109 @@
+"""Prompts to calibrate and evaluate on, as token ids.
+
+A file ending in `.jsonl` has one prompt a line, in any of these forms; any other file is text, each line a user's turn.
+
+    {"token_ids": [...], "prompt_tokens": n}    the first n tokens, as they are
+    {"messages": [...]}                         a conversation, up to its last turn that is not the assistant's
+    {"prompt": "..."}, "..."                    a user's turn
+    {"text": "..."}                             text to go on from, without the chat template
+    {"prompt": "...", "completion": "..."}      likewise the prompt: pairs are tuned without a chat template
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from offramp.calibrate.results import digest
+from offramp.errors import InvalidParameter
+from offramp.tokenizer import Tokenizer
+from offramp.tune.samples import read_sample
+
+FORMS = 'a line is {"prompt": "..."}, {"messages": [...]}, {"text": "..."} or {"token_ids": [...], "prompt_tokens": n}'
+
+Tokens = tuple[int, ...]
+
+
+def read_prompts(files: Iterable[Path], tokenizer: Tokenizer) -> list[Tokens]:
+    """The prompts of some files, in their order.
+
+    Raises:
+        InvalidParameter: a file that cannot be read, or a line that is no prompt, with its number.
+    """
+    prompts = []
+    for path in files:
+        try:
+            text = path.read_text(encoding="utf-8")
+        except (OSError, UnicodeDecodeError) as error:
+            raise InvalidParameter(f"`{path}` cannot be read: {error}", param="data") from error
+        lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
+        for number, line in lines:
+            where = f"line {number} of `{path}`"
+            prompts.append(tuple(_tokens(_json(line, where) if path.suffix == ".jsonl" else line, where, tokenizer)))
+    return prompts
+
+
+def held_out_prompts(pack: Path) -> list[Tokens]:
+    """Prompts that `offramp tune` held out while it made a pack, from the pack's work folder.
+
+    Raises:
+        InvalidParameter: there is no work folder.
+    """
+    path = pack / "work" / "data.jsonl"
+    if not path.is_file():
+        raise InvalidParameter(
+            f"there is no `{path}`, which `--data self` reads", param="data", hint="give `--data FILE`"
+        )
+    whole, _, _ = path.read_bytes().rpartition(b"\n")
+    samples = [read_sample(json.loads(line)) for line in whole.splitlines()]
+    return [sample.token_ids[: sample.prompt_tokens] for sample in samples if sample.held_out]
+
+
+def choose_prompts(prompts: Iterable[Tokens], count: int, longest: int) -> list[Tokens]:
+    """At most `count` different prompts of at most `longest` tokens.
+
+    Their order looks random and does not depend on the order they came in, so that any part of them is a sample.
+    """
+    different = sorted({prompt for prompt in prompts if 0 < len(prompt) <= longest}, key=lambda prompt: digest(prompt))
+    return different[:count]
+
+
+def user_turn(text: str, tokenizer: Tokenizer) -> list[int]:
+    """A user's turn through the chat template; plain text where the model has none."""
+    if not tokenizer.has_chat_template:
+        return tokenizer.encode(text)
+    return conversation([{"role": "user", "content": text}], tokenizer)
+
+
+def conversation(messages: Sequence[Any], tokenizer: Tokenizer) -> list[int]:
+    """A conversation through the chat template, ready for the assistant's turn."""
+    return tokenizer.encode(tokenizer.apply_chat_template(messages), add_special_tokens=False)
+
+
+def _tokens(value: Any, where: str, tokenizer: Tokenizer) -> list[int]:
+    values = value if isinstance(value, dict) else {"prompt": value}
+    tokens, count = values.get("token_ids"), values.get("prompt_tokens")
+    if isinstance(tokens, list) and type(count) is int and 0 < count <= len(tokens):
+        if all(type(token) is int for token in tokens):
+            return tokens[:count]
+    elif isinstance(values.get("messages"), list):
+        turns = values["messages"]
+        while turns and isinstance(turns[-1], dict) and turns[-1].get("role") == "assistant":
+            turns = turns[:-1]
+        return conversation(turns, tokenizer)
+    elif isinstance(values.get("prompt"), str):
+        if "completion" in values:
+            return tokenizer.encode(values["prompt"])
+        return user_turn(values["prompt"], tokenizer)
+    elif isinstance(values.get("text"), str):
+        return tokenizer.encode(values["text"])
+    raise InvalidParameter(f"{where} is no prompt", param="data", hint=FORMS)
+
+
+def _json(line: str, where: str) -> Any:
+    try:
+        return json.loads(line)
+    except ValueError as error:
+        raise InvalidParameter(f"{where} is not JSON: {error}", param="data") from error

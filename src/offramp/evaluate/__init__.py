@@ -1,0 +1,1 @@
+"""Evaluation: what each setting of the dial costs in quality and saves in time."""

@@ -1,0 +1,97 @@
+"""Writing exit packs, as `offramp.exits.read` reads them. Tensors are stored in float16."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from offramp.errors import PackError
+from offramp.exits.pack import Base, ExitSpec
+from offramp.types.exits import ExitParams
+from offramp.weights.source import Array
+
+FORMAT = 1
+
+
+def write_pack(
+    folder: Path,
+    base: Base,
+    exits: Sequence[ExitSpec],
+    tensors: Mapping[str, Array],
+    *,
+    vocabularies: Mapping[str, Sequence[int]] | None = None,
+    defaults: ExitParams | None = None,
+    provenance: Mapping[str, Any] | None = None,
+) -> None:
+    """Write `exits.json` and `exits.safetensors` to `folder`, which is made if need be; older ones are replaced.
+
+    `tensors` have the names and shapes that `offramp.exits.pack` lists.
+
+    Raises:
+        PackError: a tensor holds a number that float16 cannot, such as those of a training that diverged.
+    """
+    values = {
+        "format": FORMAT,
+        "base": _said(base),
+        "vocabularies": {name: list(ids) for name, ids in (vocabularies or {}).items()},
+        "exits": [_said(spec) for spec in exits],
+        **({} if defaults is None else {"defaults": params_json(defaults)}),
+        "provenance": dict(provenance or {}),
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    if tensors:
+        replace_file(folder / "exits.safetensors", _safetensors(tensors))
+    else:
+        (folder / "exits.safetensors").unlink(missing_ok=True)
+    replace_file(folder / "exits.json", (json.dumps(values) + "\n").encode())
+
+
+def params_json(params: ExitParams) -> dict[str, Any]:
+    """Exit parameters as JSON has them: those that are not the defaults, with layers as strings."""
+    said = _said(params)
+    if isinstance(params.threshold, Mapping):
+        said["threshold"] = {str(layer): value for layer, value in params.threshold.items()}
+    return said
+
+
+def replace_file(path: Path, content: bytes) -> None:
+    """Write a file so that whoever reads at the same time sees the old one or the new one whole."""
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        draft.write_bytes(content)
+        os.replace(draft, path)
+    finally:
+        draft.unlink(missing_ok=True)
+
+
+def _said(value: Base | ExitSpec | ExitParams) -> dict[str, Any]:
+    """The fields that differ from their defaults."""
+    named = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
+    return {name: own for name, (own, default) in named.items() if own != default and own != {}}
+
+
+def _safetensors(tensors: Mapping[str, Array]) -> bytes:
+    """A file of float16 tensors (https://github.com/huggingface/safetensors, format section)."""
+    header: dict[str, Any] = {}
+    parts: list[bytes] = []
+    end = 0
+    for name, tensor in tensors.items():
+        with np.errstate(over="ignore"):
+            half = np.ascontiguousarray(tensor, dtype="<f2")
+        if not np.isfinite(half).all():
+            raise PackError(
+                f"tensor `{name}` holds a number that float16 cannot",
+                hint="the training has diverged: lower `--lr`",
+            )
+        header[name] = {"dtype": "F16", "shape": list(half.shape), "data_offsets": [end, end + half.nbytes]}
+        parts.append(half.tobytes())
+        end += half.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, *parts))

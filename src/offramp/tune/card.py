@@ -1,0 +1,117 @@
+"""MODEL_CARD.md: what an exit pack is, what it was made of and how good it is, from the pack's provenance."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+Provenance = Mapping[str, Any]
+
+
+def model_card(provenance: Provenance) -> str:
+    """The card, in Markdown."""
+    data, model = provenance["data"], provenance["model"]
+    vocabulary = provenance["vocabulary"]
+    words = (
+        f"{vocabulary['words']:,} tokens, {vocabulary['coverage']:.1%} of what the top chooses on held-out data, "
+        "and have one output for all others"
+        if vocabulary["coverage"] < 1
+        else "all tokens"
+    )
+    parts = [
+        f"# Exit pack for {model['name']}",
+        f"Exits at layers {_listed(provenance['plan']['layers'])} of {model['layers']}. Heads score {words}.",
+        f"Made by offramp {provenance['offramp']}:",
+        "\n".join(f"    {provenance[key]}" for key in ("command", "router_command") if key in provenance),
+        "## Why these layers",
+        provenance["plan"]["why"] + ".",
+        _candidates(provenance["plan"]["candidates"]),
+        "## How good the exits are",
+        f"On {data['held_out_tokens']:,} answer tokens that were held out. A choice agrees where it is the top's.",
+        _curves(provenance["exits"]),
+        "Leaving at a fixed threshold of `max_prob`: share of tokens that leave / share of those that agree.",
+        _points(provenance["exits"]),
+        *_router(provenance.get("router")),
+        "## Training",
+        f"Recipe `{'`, `'.join(provenance['recipes'])}`; KL to the top's distribution on a frozen trunk. Held-out KL "
+        "(nats) / agreement:",
+        _history(provenance["history"]),
+        "## Data",
+        f"From {data['source']}: {data['samples']:,} sequences with {data['tokens']:,} answer tokens, SHA-256 "
+        f"`{data['sha256']}`. "
+        f"Hidden states and choices are those of the {model['executor']} executor, weights {model['dtype']}, "
+        f"KV {model['kv_dtype']}, model `{model['identity'][:16]}`.",
+        "## Settings",
+        "```json\n" + json.dumps(provenance["settings"], indent=1) + "\n```",
+    ]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _listed(layers: Sequence[int]) -> str:
+    return ", ".join(map(str, layers))
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
+    if not rows:
+        return ""
+    head = ("layer", "agreement", "tokens that leave", "price of a check, ms", "speed alone")
+    return _table(
+        head,
+        (
+            (
+                str(r["layer"]),
+                f"{r['agreement']:.2f}",
+                f"{r['share']:.1%}",
+                f"{r['check_ms']:.2f}",
+                f"{r['alone']:.2f}",
+            )
+            for r in rows
+        ),
+    )
+
+
+def _curves(exits: Sequence[Mapping[str, Any]]) -> str:
+    precisions = list(exits[0]["at_precision"])
+    head = ("layer", "KL", "agreement", *(f"tokens at {float(p):.0%} precision (threshold)" for p in precisions))
+    return _table(head, ((str(e["layer"]), f"{e['kl']:.3f}", f"{e['agreement']:.3f}", *_at(e)) for e in exits))
+
+
+def _at(curve: Mapping[str, Any]) -> list[str]:
+    return [f"{p['share']:.1%} ({p['threshold']:.3f})" for p in curve["at_precision"].values()]
+
+
+def _points(exits: Sequence[Mapping[str, Any]]) -> str:
+    head = ("layer", *(f"{p['threshold']:g}" for p in exits[0]["points"]))
+    return _table(
+        head, ((str(e["layer"]), *(f"{p['share']:.1%} / {p['precision']:.3f}" for p in e["points"])) for e in exits)
+    )
+
+
+def _router(routers: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if not routers:
+        return []
+    return [
+        "Leaving by the router (criterion `classifier`) instead; the loss is balanced over both labels:",
+        _curves_of(routers),
+    ]
+
+
+def _curves_of(routers: Sequence[Mapping[str, Any]]) -> str:
+    precisions = list(routers[0]["at_precision"])
+    head = ("layer", "loss", *(f"tokens at {float(p):.0%} precision (threshold)" for p in precisions))
+    return _table(head, ((str(r["layer"]), f"{r['loss']:.3f}", *_at(r)) for r in routers))
+
+
+def _history(history: Sequence[Mapping[str, Any]]) -> str:
+    layers = list(history[0]["exits"])
+    rows = (
+        (f"{entry['tokens']:,}", *(f"{e['kl']:.3f} / {e['agreement']:.3f}" for e in entry["exits"].values()))
+        for entry in history
+    )
+    return _table(("tokens seen", *(f"layer {layer}" for layer in layers)), rows)

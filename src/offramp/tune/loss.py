@@ -1,0 +1,83 @@
+"""The loss of exit heads: KL(top || exit) over the words and "other" (Balcony, Jamialahmadi et al. 2025).
+
+The top's probability of "other" is what it leaves to all tokens that are no words. The whole distribution is matched,
+not the best token alone, so that an exit's probabilities can be believed.
+
+The product with the head's matrix is most of the work, so its gradient is written out, softmax(logits) - target, and
+products are in bfloat16, which halves their time. Targets are computed in float32.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from offramp.executors.torch.layers import rms_norm
+from offramp.tune.heads import Head, Words
+
+
+@dataclass(frozen=True)
+class Target:
+    """The top's distribution: `probs` [rows, words (+ 1)], and sum(p log p) of each row [rows]."""
+
+    probs: Tensor
+    negative_entropy: Tensor
+
+
+@torch.no_grad()
+def target_of(words: Words, top: Tensor, log_sum: Tensor) -> Target:
+    """The distribution at final hidden states `top` [rows, hidden_size], whose logits' exponentials sum to
+    exp(`log_sum`) [rows]."""
+    log_probs = rms_norm(top, words.norm, words.eps) @ words.rows.T
+    if not words.outside:
+        log_probs = log_probs.log_softmax(-1)
+        probs = log_probs.exp()
+        return Target(probs, (probs * log_probs).sum(-1))
+    log_probs -= log_sum[:, None]
+    probs = log_probs.exp()
+    inside = probs.sum(-1, keepdim=True)
+    # The executor's own arithmetic is behind `log_sum`, so the words may come to a little more than 1.
+    probs /= inside.clamp(min=1)
+    other = (1 - inside).clamp(min=0)
+    entropy = (
+        (probs * log_probs).sum(-1) - inside.clamp(min=1).log().squeeze(-1) + torch.xlogy(other, other).squeeze(-1)
+    )
+    return Target(torch.cat((probs, other), -1), entropy)
+
+
+def kl_backward(head: Head, hidden: Tensor, target: Target, scale: float) -> float:
+    """Add the gradient of `scale` times the summed KL to the head's tensors; returns the summed KL.
+
+    `hidden` [rows, hidden_size] are the hidden states at the exit.
+    """
+    with torch.autocast("cpu", torch.bfloat16):
+        states = head.states(hidden).float()
+    fixed, matrix = states.detach(), head.half_matrix
+    half = fixed.bfloat16()
+    words = len(matrix)
+    logits = torch.empty_like(target.probs)
+    logits[:, :words] = half @ matrix.T
+    tensors = head.tensors
+    if head.spec.other:
+        logits[:, words] = fixed @ tensors["other.weight"].detach()[0] + tensors["other.bias"].detach()
+    log_probs = logits.log_softmax(-1)
+    kl = float((target.negative_entropy - (target.probs * log_probs).sum(-1)).sum())
+    error = log_probs.exp_().sub_(target.probs).mul_(scale)
+    half_error = error[:, :words].bfloat16()
+    gradient = (half_error @ matrix).float()
+    if head.spec.head == "own":
+        _add_gradient(tensors["head.weight"], (half_error.T @ half).float())
+    if head.spec.other:
+        last = error[:, words:]
+        gradient += last * tensors["other.weight"].detach()
+        _add_gradient(tensors["other.weight"], last.T @ fixed)
+        _add_gradient(tensors["other.bias"], last.sum(0))
+    if states.requires_grad:
+        states.backward(gradient)  # type: ignore[no-untyped-call]
+    return kl
+
+
+def _add_gradient(tensor: Tensor, gradient: Tensor) -> None:
+    tensor.grad = gradient if tensor.grad is None else tensor.grad.add_(gradient)

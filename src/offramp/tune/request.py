@@ -1,0 +1,77 @@
+"""What a tuning run is asked for."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+from offramp.errors import InvalidParameter, did_you_mean
+from offramp.llm.backend import Backend
+from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings
+from offramp.types.checks import check_integer
+
+ORDERS = (("heads",), ("router",), ("heads", "router"))
+
+
+@dataclass(frozen=True)
+class TuneRequest:
+    """What to tune, and how. Validated on construction.
+
+    Args:
+        model: an alias, a folder, a hub id or a `.gguf` file.
+        out: the folder that becomes the exit pack.
+        backend, threads: the executor that will serve the model.
+        recipes: `heads`, `router`, or both, in this order.
+        exits: exit layers, or `auto`.
+        max_exits: `auto`: most exits to choose, 1 to 4.
+        work: where data and features are kept, so that runs can share them; None is `work` in `out`.
+        command: as it was given, for the model card.
+        resume: go on with the run in `out`.
+
+    Raises:
+        InvalidParameter: a value that is not allowed.
+    """
+
+    model: str
+    out: Path
+    backend: Backend
+    threads: int | None = None
+    recipes: tuple[str, ...] = ("heads",)
+    exits: tuple[int, ...] | str = "auto"
+    max_exits: int = 2
+    work: Path | None = None
+    data: DataSettings = field(default_factory=DataSettings)
+    head: HeadSettings = field(default_factory=HeadSettings)
+    train: TrainSettings = field(default_factory=TrainSettings)
+    router: RouterSettings = field(default_factory=RouterSettings)
+    command: str = ""
+    resume: bool = False
+
+    def __post_init__(self) -> None:
+        for recipe in self.recipes:
+            if recipe not in RECIPES:
+                raise InvalidParameter(
+                    f"there is no recipe `{recipe}`", param="recipe", hint=did_you_mean(recipe, RECIPES)
+                )
+        if self.recipes not in ORDERS:
+            raise InvalidParameter(
+                "`recipe` must be `heads`, `router` or `heads,router`: routers are trained on finished heads",
+                param="recipe",
+            )
+        if isinstance(self.exits, str) and self.exits != "auto":
+            raise InvalidParameter(
+                f"`exits` must be layers such as `10,20`, or `auto`, not {self.exits!r}", param="exits"
+            )
+        if not self.exits:
+            raise InvalidParameter("`exits` names no layer", param="exits", hint="give layers such as `10,20`")
+        check_integer("max_exits", self.max_exits, 1, 4)
+
+    def settings(self, *, router: bool) -> dict[str, Any]:
+        """All settings of heads, or of routers, by name."""
+        if router:
+            return asdict(self.router)
+        chosen: Sequence[int] | str = list(self.exits) if isinstance(self.exits, tuple) else self.exits
+        own = {"exits": chosen, "max_exits": self.max_exits}
+        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train)}

@@ -1,0 +1,139 @@
+"""What can be chosen about a tuning run, validated on construction."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+from offramp.errors import InvalidParameter
+from offramp.exits.pack import Adapter, Head, Norm
+from offramp.types.checks import check_integer, check_number, check_one_of
+
+Recipe = Literal["heads", "router"]
+RECIPES: tuple[str, ...] = get_args(Recipe)
+
+MAX_SEED = 2**31 - 1
+
+
+@dataclass(frozen=True, slots=True)
+class DataSettings:
+    """Where training data come from.
+
+    Args:
+        data: `self`: the model invents user turns and answers them; or a file (`offramp.tune.files`).
+        tokens: answer tokens to train on, at least.
+        batch: sequences generated at once.
+        seed: of what is sampled.
+        temperature, top_p: of invented user turns.
+        answer_temperature: of answers; 0 is greedy.
+        max_user_tokens: an invented user turn that is longer is thrown away.
+        max_answer_tokens: answers, and pieces of plain text, are cut here.
+    """
+
+    data: str = "self"
+    tokens: int = 200_000
+    batch: int = 32
+    seed: int = 0
+    temperature: float = 1.0
+    top_p: float = 0.95
+    answer_temperature: float = 0.0
+    max_user_tokens: int = 128
+    max_answer_tokens: int = 384
+
+    def __post_init__(self) -> None:
+        check_integer("tokens", self.tokens, 1)
+        check_integer("batch", self.batch, 1, 1024)
+        check_integer("seed", self.seed, 0, MAX_SEED)
+        check_number("temperature", self.temperature, 0, math.inf, low_open=True)
+        check_number("top_p", self.top_p, 0, 1, low_open=True)
+        check_number("answer_temperature", self.answer_temperature, 0, math.inf)
+        check_integer("max_user_tokens", self.max_user_tokens, 1)
+        check_integer("max_answer_tokens", self.max_answer_tokens, 2)
+
+
+@dataclass(frozen=True, slots=True)
+class HeadSettings:
+    """What exit heads are made of; see `offramp.exits.pack`.
+
+    Args:
+        adapter: `none`, `linear` or `mlp`.
+        adapter_size: inner size of an `mlp` adapter; 0 is the model's own MLP size.
+        norm: `own`, `shared` or `none`.
+        head: `shared`: rows of the LM head, frozen and not stored; `own`: a trained copy of them.
+        head_words: tokens that heads score, the most frequent in the data; 0 for all.
+    """
+
+    adapter: Adapter = "mlp"
+    adapter_size: int = 0
+    norm: Norm = "own"
+    head: Head = "shared"
+    head_words: int = 8192
+
+    def __post_init__(self) -> None:
+        check_one_of("adapter", self.adapter, get_args(Adapter))
+        check_integer("adapter_size", self.adapter_size, 0)
+        check_one_of("norm", self.norm, get_args(Norm))
+        check_one_of("head", self.head, get_args(Head))
+        check_integer("head_words", self.head_words, 0)
+        if self.adapter == "none" and self.norm != "own" and self.head == "shared" and not self.head_words:
+            raise InvalidParameter(
+                "these exit heads have nothing to train: no adapter, no norm and no head of their own",
+                param="adapter",
+                hint="choose an `adapter`",
+            )
+
+
+@dataclass(frozen=True, slots=True)
+class TrainSettings:
+    """How exit heads are trained.
+
+    Args:
+        epochs: passes over the data.
+        lr: AdamW's peak learning rate; it falls to 0 along a cosine.
+        batch_tokens: tokens in a step.
+        weight_decay: of matrices.
+        evaluations: how often held-out data are looked at, evenly spread; a checkpoint is written each time.
+        patience: training ends after this many evaluations without progress at any exit.
+        train_seed: of the order of tokens.
+    """
+
+    epochs: int = 4
+    lr: float = 1e-3
+    batch_tokens: int = 512
+    weight_decay: float = 0.01
+    evaluations: int = 20
+    patience: int = 4
+    train_seed: int = 0
+
+    def __post_init__(self) -> None:
+        check_integer("epochs", self.epochs, 1)
+        check_number("lr", self.lr, 0, 1, low_open=True)
+        check_integer("batch_tokens", self.batch_tokens, 1)
+        check_number("weight_decay", self.weight_decay, 0, 1)
+        check_integer("evaluations", self.evaluations, 1)
+        check_integer("patience", self.patience, 1)
+        check_integer("train_seed", self.train_seed, 0, MAX_SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class RouterSettings:
+    """What routers are made of, and how they are trained.
+
+    Args:
+        router: `linear` (CALM) or `mlp`.
+        router_size: inner size of an `mlp` router.
+        router_epochs: passes over the data.
+        router_lr: AdamW's peak learning rate.
+    """
+
+    router: Literal["linear", "mlp"] = "mlp"
+    router_size: int = 64
+    router_epochs: int = 4
+    router_lr: float = 2e-3
+
+    def __post_init__(self) -> None:
+        check_one_of("router", self.router, ("linear", "mlp"))
+        check_integer("router_size", self.router_size, 1)
+        check_integer("router_epochs", self.router_epochs, 1)
+        check_number("router_lr", self.router_lr, 0, 1, low_open=True)

@@ -1,0 +1,116 @@
+"""What every recipe works with: a model, its data and the features of these."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from offramp.exits.pack import Base, ExitPack, norm_fingerprint, static_exits
+from offramp.llm import LLM
+from offramp.llm.load import context_length, make_executor
+from offramp.models import LoadedModel
+from offramp.tune.features import Features, FeatureStore
+from offramp.tune.files import file_questions
+from offramp.tune.report import Meter, Update
+from offramp.tune.request import TuneRequest
+from offramp.tune.samples import Corpus, Sample, first_samples
+from offramp.tune.synthesis import Question, grow, invent
+from offramp.tune.trunk import BLOCK, LmHead
+from offramp.types.executor import Executor
+
+MEASURED_BLOCKS = 8
+"""Blocks of a store in which prices are measured."""
+
+
+class Workshop:
+    """A model, and the folders in which a request is worked on.
+
+    Attributes:
+        state: where the run keeps what it needs to go on.
+    """
+
+    def __init__(self, model: LoadedModel, request: TuneRequest, update: Update) -> None:
+        self.model, self._request, self._update = model, request, update
+        self.state = request.out / "run"
+        self.lm_head = LmHead(model.spec, model.weights)
+        self._work = request.work or request.out / "work"
+
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What data and features depend on besides settings: the model, and the executor with its types."""
+        return {"model": self.model.identity, **asdict(self._request.backend)}
+
+    @property
+    def base(self) -> Base:
+        """The model as an exit pack names it."""
+        spec = self.model.spec
+        fingerprint = norm_fingerprint(self.lm_head.norm)
+        return Base(spec.num_layers, spec.hidden_size, spec.vocab_size, self._request.model, fingerprint)
+
+    def meter(self, stage: str, total: int, start: int = 0) -> Meter:
+        """Tells how far a stage has come."""
+        return Meter(self._update, stage, total, start=start)
+
+    def samples(self) -> list[Sample]:
+        """The data, made as far as they are missing: the shortest beginning that has the tokens asked for.
+
+        Raises:
+            InvalidParameter: there can be no data, or what is there was made with other settings.
+        """
+        settings, backend = self._request.data, self._request.backend
+        corpus = Corpus(self._work, {**self.identity, **self._data_identity()})
+        if corpus.tokens < settings.tokens:
+            meter = self.meter("data", settings.tokens, corpus.tokens)
+            with LLM(
+                self._request.model,
+                exits=(),
+                executor=backend.executor,  # type: ignore[arg-type]  # a name that was checked
+                dtype=backend.dtype,
+                kv_dtype=backend.kv_dtype,
+                device=backend.device,
+                threads=self._request.threads,
+                max_num_seqs=settings.batch,
+                max_num_batched_tokens=max(512, settings.batch),
+            ) as llm:
+                grow(corpus, self._questions(llm, corpus), llm, settings, meter)
+        return first_samples(corpus.samples, settings.tokens)
+
+    def features(self, samples: Sequence[Sample], layers: Sequence[int]) -> Features:
+        """The features of `samples` at `layers`, computed as far as they are missing."""
+        store = FeatureStore(self._work / "features", self.identity, self.model.spec.hidden_size)
+        meter = self.meter("features", store.missing(samples, layers))
+        store.compute(samples, layers, self._make, self.lm_head, meter)
+        return store.read(samples, layers)
+
+    def executor(self, exits: ExitPack, num_blocks: int = MEASURED_BLOCKS) -> Executor:
+        """The executor that will serve, with these exits."""
+        request, context = self._request, context_length(self.model.spec, None)
+        return make_executor(
+            self.model,
+            exits,
+            request.backend,
+            block_size=BLOCK,
+            num_blocks=num_blocks,
+            context=context,
+            threads=request.threads,
+        )
+
+    def _make(self, layers: Sequence[int], num_blocks: int) -> Executor:
+        return self.executor(static_exits(layers, self.model.spec.num_layers), num_blocks)
+
+    def _questions(self, llm: LLM, corpus: Corpus) -> Iterator[Question]:
+        settings = self._request.data
+        if settings.data == "self":
+            return invent(llm, settings, corpus)
+        return file_questions(Path(settings.data), llm, settings, corpus)
+
+    def _data_identity(self) -> dict[str, Any]:
+        """The settings that data depend on; a file counts by its contents."""
+        values = asdict(self._request.data)
+        path = Path(values["data"])
+        if values["data"] != "self" and path.is_file():
+            values["data"] = hashlib.sha256(path.read_bytes()).hexdigest()
+        return {name: value for name, value in values.items() if name not in ("tokens", "batch")}
