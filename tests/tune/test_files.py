@@ -51,7 +51,7 @@ def test_questions_without_answers_are_answered_by_the_model(toy: tuple[Path, An
     chat, plain, text = samples(toy[0], tmp_path, "data.jsonl", open_ends)
     tokenizer = load_model(str(toy[0])).tokenizer
     assert tokenizer.decode(chat.token_ids[: chat.prompt_tokens]) == "[user]hello|[assistant]"
-    assert tokenizer.decode(plain.token_ids[: plain.prompt_tokens]) == "abc"
+    assert tokenizer.decode(plain.token_ids[: plain.prompt_tokens]) == "[user]abc|[assistant]"
     assert len(chat.scored) > 1 and len(plain.scored) > 1
     assert tokenizer.decode(text.token_ids) == "xyz"
 

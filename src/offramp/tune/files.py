@@ -3,12 +3,13 @@
 A record is one of
 
     {"messages": [{"role": "user", "content": "..."}, {"role": "assistant", "content": "..."}]}
+    {"prompt": "..."}                           a user's turn
     {"prompt": "...", "completion": "..."}      as they are, without a chat template
     {"text": "..."}                             also a bare string; every token is learnt
     {"token_ids": [...], "prompt_tokens": n}    as `offramp tune` writes them
 
-Messages that end with the user's, and a prompt without a completion, are answered by the model. Text is cut into
-pieces.
+Messages that end with the user's, and a prompt without a completion, are answered by the model; the latter goes
+through the chat template if there is one. Text is cut into pieces.
 """
 
 from __future__ import annotations
@@ -93,6 +94,10 @@ def _records(value: Any, tokenizer: Tokenizer, eos: tuple[int, ...], piece: int,
         given = value.get("completion")
         if not isinstance(given, str | None):
             raise InvalidParameter(f"`completion` in {where} must be a string", param="data", hint=HINT)
+        if given is None and tokenizer.has_chat_template:
+            turn = {"messages": [{"role": "user", "content": value["prompt"]}]}
+            yield from _records(turn, tokenizer, eos, piece, where)
+            return
         content = None if given is None else tokenizer.encode(given, add_special_tokens=False) + end
         yield Record(tokenizer.encode(value["prompt"]), content)
     elif "text" in keys and isinstance(value["text"], str):
