@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from offramp.bench import prices
 from offramp.bench.exit_results import ExitCell, shares
 from offramp.bench.exit_traces import ExitTrace
-from offramp.bench.prices import Curve, PriceTable, measure_prices
+from offramp.bench.prices import SWEEPS, Curve, PriceTable, Pricing
 from offramp.bench.windows import Window, most_tokens, run_window
 from offramp.config import Batching
 from offramp.engine.costs import CostModel
@@ -109,10 +110,28 @@ def test_a_sequence_that_fills_its_room_ends_the_window() -> None:
 
 def test_prices_of_an_executor() -> None:
     executor = toy_executor(num_blocks=20)
-    prices = measure_prices(executor, 4, 10)
-    assert len(prices.segments) == len(prices.choices) == 3
-    for curve in (*prices.segments, *prices.choices):
+    found = Pricing(executor, 4, 10).table()
+    assert len(found.segments) == len(found.choices) == 3
+    for curve in (*found.segments, *found.choices):
         assert [rows for rows, _ in curve.points] == [1, 2, 3, 4]
         assert all(seconds > 0 for _, seconds in curve.points)
-    model = prices.cost_model()
+    model = found.cost_model()
     assert model.segments[0].price(4) > 0 and model.full_depth(2) > 0
+
+
+def test_a_price_is_the_median_of_all_sweeps(monkeypatch: pytest.MonkeyPatch) -> None:
+    taken = iter([9.0, *[2.0] * SWEEPS, *[1.0] * (SWEEPS + 1)])  # one to warm up, some at first, some later
+    now = [0.0]
+    monkeypatch.setattr(prices, "time_call", lambda executor, call: now[0])
+    sweep = Pricing.sweep
+
+    def next_sweep(self: Pricing) -> None:
+        now[0] = next(taken)
+        sweep(self)
+
+    monkeypatch.setattr(Pricing, "sweep", next_sweep)
+    pricing = Pricing(toy_executor(num_blocks=20), 2, 10)
+    assert pricing.table().segments[0].price(2) == 2.0
+    for _ in range(SWEEPS + 1):
+        pricing.sweep()
+    assert pricing.table().choices[-1].price(1) == 1.0

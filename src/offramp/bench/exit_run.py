@@ -14,7 +14,7 @@ from offramp.bench.engines import ISAS, Engine
 from offramp.bench.exit_results import ExitCell, ExitReport
 from offramp.bench.exit_traces import ExitTrace
 from offramp.bench.machine import describe_code, describe_machine
-from offramp.bench.prices import PriceTable, measure_prices
+from offramp.bench.prices import PriceTable, Pricing
 from offramp.bench.quiet import Watch
 from offramp.bench.results import earlier_report, write_json
 from offramp.bench.rounds import TRIES
@@ -198,12 +198,12 @@ class ExitRun:
         self._executor, self._prompts = executor, prompts
         self._done, self._total = 0, self._count(traces)
         for batch in settings.batches:
-            table: PriceTable | None = None
+            pricing: Pricing | None = None
             for trace in traces:
                 cells = self._kept(trace, batch)
                 if cells is None:
-                    table = table or self._prices(batch)
-                    cells = self._trace(trace, batch, table)
+                    pricing = pricing or self._pricing(batch)
+                    cells = self._trace(trace, batch, pricing)
                 self.report.cells += cells
                 write_json(self.folder / REPORT, self.report.to_dict())
 
@@ -214,21 +214,22 @@ class ExitRun:
             return None
         return earlier.kept(trace.name, batch, self.settings.policies)
 
-    def _prices(self, batch: int) -> PriceTable:
+    def _pricing(self, batch: int) -> Pricing:
         self._update(self._done, self._total, f"measuring prices for up to {batch} rows")
         self._watch.wait_until_quiet(self.settings.max_wait)
-        return measure_prices(self._executor, batch, self.settings.context)
+        return Pricing(self._executor, batch, self.settings.context)
 
     def _count(self, traces: Sequence[ExitTrace]) -> int:
         settings = self.settings
         to_do = sum(self._kept(trace, batch) is None for trace in traces for batch in settings.batches)
         return to_do * settings.repeats * (len(settings.policies) + 1)
 
-    def _trace(self, trace: ExitTrace, batch: int, table: PriceTable) -> list[ExitCell]:
-        policies, costs = self.settings.policies, table.cost_model()
-        cells = {policy: ExitCell(trace.name, batch, policy) for policy in policies}
-        layers_at = self._executor.shape.layers_at
+    def _trace(self, trace: ExitTrace, batch: int, pricing: Pricing) -> list[ExitCell]:
+        policies, costs = self.settings.policies, pricing.table().cost_model()
+        rounds: list[dict[Batching | None, Window | None]] = []
         for number in range(self.settings.repeats):
+            self._watch.wait_until_quiet(self.settings.max_wait)
+            pricing.sweep()
             kinds: list[Batching | None] = [None, *policies]
             shift = number % len(kinds)
             windows: dict[Batching | None, Window | None] = {}
@@ -238,10 +239,23 @@ class ExitRun:
                 self._done += 1
                 windows[kind], rejected = self._window(kind, trace, batch, costs)
                 self.report.rejected += rejected
-            off = windows.pop(None)
-            for policy, on in windows.items():
-                if policy is not None and on is not None and off is not None:
-                    cells[policy].add(off, on, table, layers_at)
+            rounds.append(windows)
+        return self._cells(trace, batch, rounds, pricing.table())
+
+    def _cells(
+        self,
+        trace: ExitTrace,
+        batch: int,
+        rounds: Sequence[Mapping[Batching | None, Window | None]],
+        table: PriceTable,
+    ) -> list[ExitCell]:
+        cells = {policy: ExitCell(trace.name, batch, policy) for policy in self.settings.policies}
+        for windows in rounds:
+            off = windows[None]
+            for policy, cell in cells.items():
+                on = windows[policy]
+                if on is not None and off is not None:
+                    cell.add(off, on, table, self._executor.shape.layers_at)
         return list(cells.values())
 
     def _window(

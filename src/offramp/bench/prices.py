@@ -18,7 +18,8 @@ from offramp.types.executor import Executor, ScoreRow, SeqRows
 from offramp.types.sampling import SamplingParams
 
 ROWS = (1, 2, 3, 4, 5, 6, 8, 10, 12, 14, 16, 20, 24, 28, 32, 48, 64)
-SWEEPS = 5
+SWEEPS = 3
+"""How often every call is timed before anything else, once to warm up not counted."""
 
 
 @dataclass
@@ -59,37 +60,44 @@ class PriceTable:
         return model
 
 
-def measure_prices(executor: Executor, most_rows: int, context: int) -> PriceTable:
-    """Time every call for row counts up to `most_rows`, each row a sequence with `context` tokens before it.
+class Pricing:
+    """Times every call for row counts up to `most_rows`, each row a sequence with `context` tokens before it.
 
-    Writes to the store from its first block on: nothing may be running.
+    Writes to the store from its first block on: nothing may be running. Neighbours take bandwidth for seconds,
+    so `sweep` is called again between the runs that are priced, and prices are medians of all sweeps.
     """
-    shape = executor.shape
-    per_row = context // shape.block_size + 1
-    tables = [range(row * per_row, (row + 1) * per_row) for row in range(most_rows)]
-    top = shape.num_segments
-    for blocks in tables:
-        for segment in range(top):
-            executor.run_segment(segment, [SeqRows(range(context), [0] * context, list(blocks))])
-    counts = sorted({rows for rows in ROWS if rows < most_rows} | {most_rows})
-    times: dict[tuple[str, int, int], list[float]] = {}
-    for sweep in range(SWEEPS + 1):
-        for rows in counts:
-            batch = [SeqRows((context,), (0,), list(blocks)) for blocks in tables[:rows]]
-            scored = [ScoreRow(context, list(blocks), SamplingParams(), 0) for blocks in tables[:rows]]
-            for what, number, call in _calls(executor, batch, scored):
-                seconds = time_call(executor, call)
-                if sweep:
-                    times.setdefault((what, number, rows), []).append(seconds)
-    curves = {
-        (what, number): Curve([(rows, median(times[what, number, rows])) for rows in counts])
-        for what in ("segment", "choice")
-        for number in range(top)
-    }
-    return PriceTable(
-        [curves["segment", s] for s in range(top)],
-        [curves["choice", k] for k in range(top)],
-    )
+
+    def __init__(self, executor: Executor, most_rows: int, context: int) -> None:
+        shape = executor.shape
+        per_row = context // shape.block_size + 1
+        self._executor, self._context = executor, context
+        self._tables = [list(range(row * per_row, (row + 1) * per_row)) for row in range(most_rows)]
+        for blocks in self._tables:
+            for segment in range(shape.num_segments):
+                executor.run_segment(segment, [SeqRows(range(context), [0] * context, blocks)])
+        self._counts = sorted({rows for rows in ROWS if rows < most_rows} | {most_rows})
+        self._times: dict[tuple[str, int, int], list[float]] = {}
+        self.sweep()
+        self._times.clear()
+        for _ in range(SWEEPS):
+            self.sweep()
+
+    def sweep(self) -> None:
+        """Time every call once more."""
+        for rows in self._counts:
+            tables = self._tables[:rows]
+            batch = [SeqRows((self._context,), (0,), blocks) for blocks in tables]
+            scored = [ScoreRow(self._context, blocks, SamplingParams(), 0) for blocks in tables]
+            for what, number, call in _calls(self._executor, batch, scored):
+                self._times.setdefault((what, number, rows), []).append(time_call(self._executor, call))
+
+    def table(self) -> PriceTable:
+        """The prices so far."""
+        top = range(self._executor.shape.num_segments)
+        return PriceTable([self._curve("segment", s) for s in top], [self._curve("choice", k) for k in top])
+
+    def _curve(self, what: str, number: int) -> Curve:
+        return Curve([(rows, median(self._times[what, number, rows])) for rows in self._counts])
 
 
 def _calls(
