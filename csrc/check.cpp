@@ -97,7 +97,7 @@ void check_model(const Config& c, const Matrix& embedding, const std::vector<Lay
     refuse("layers_at must go from 0 to the number of layers");
   }
   for (size_t i = 1; i < at.size(); ++i) {
-    if (at[i] <= at[i - 1]) refuse("layers_at must ascend");
+    if (at[i] <= at[i - 1] && (i > 1 || at[i] < 0)) refuse("layers_at must ascend, but for an exit at layer 0");
   }
   if (heads != at.size() - 1) refuse("there must be a head for each boundary but the first");
 }

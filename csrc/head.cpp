@@ -26,6 +26,12 @@ void check_adapter(const Head& head, int64_t hidden) {
   }
 }
 
+void check_past(const Head& head, int64_t hidden) {
+  if (!head.past) return;
+  check(maps(head.past_weight, 2 * hidden, hidden), "the matrix of its past");
+  check(holds(head.past_hidden_norm, hidden) && holds(head.past_state_norm, hidden), "the norms of its past");
+}
+
 void check_classifier(const Head& head, int64_t hidden) {
   if (head.classifier == Head::Classifier::linear) {
     check(holds(head.classifier_weight, hidden), "the classifier");
@@ -44,6 +50,7 @@ void prepare_head(Head& head, int64_t hidden, int64_t vocab) {
   check(head.tokens() > 0, "it has no token");
   check(!head.has_norm || holds(head.norm, hidden), "its norm");
   check(head.temperature > 0, "its temperature");
+  check_past(head, hidden);
   check_adapter(head, hidden);
   check_classifier(head, hidden);
   head.columns.clear();

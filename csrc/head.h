@@ -24,6 +24,11 @@ struct Head {
   float other_bias = 0;
   float temperature = 1;  // logits are divided by it
 
+  // With `past`, an exit reads p + W [norm(h); norm(p)] in place of h, where p is the deep state of the token before.
+  bool past = false;
+  Matrix past_weight;  // [hidden, 2 hidden]
+  std::vector<float> past_hidden_norm, past_state_norm;
+
   Adapter adapter = Adapter::none;
   Matrix adapter_weight;  // linear: h + W h + b
   std::vector<float> adapter_bias;
@@ -72,6 +77,7 @@ struct Sampling {
 struct ScoreRow : Sampling {
   int64_t slot = 0;
   int64_t position = 0;  // of the hidden state
+  int64_t before = -1;   // slot of the position before, where the head reads the past; -1: there is none
   uint64_t seed = 0;
   std::vector<int32_t> banned, prompt, output;
 

@@ -66,6 +66,10 @@ void project(Worker& worker, const Matrix& matrix, const Rows& rows, float* out,
 
 void HeadInput::reserve(const HeadTask& task) {
   const Head& head = *task.head;
+  if (head.past) {
+    pair_.reserve(2 * task.hidden, task.count);
+    joined_.reserve(task.count * round_up(task.hidden, kPanel));
+  }
   normed_.reserve(task.hidden, task.count);
   if (task.classify && head.classifier == Head::Classifier::mlp) {
     low_.reserve(task.count * round_up(head.classifier_down.n, kPanel));
@@ -85,6 +89,7 @@ Rows HeadInput::rows(const HeadTask& task) const {
 }
 
 void HeadInput::compute(Worker& worker, const HeadTask& task) {
+  if (task.head->past) join(worker, task);
   worker.share(task.count, 1, [&](int64_t begin, int64_t end) {
     for (int64_t row = begin; row < end; ++row) start(task, row);
   });
@@ -92,14 +97,46 @@ void HeadInput::compute(Worker& worker, const HeadTask& task) {
   if (task.evaluate && task.head->adapter != Head::Adapter::none) adapt(worker, task);
 }
 
+// p + W [norm(h); norm(p)] of every row.
+void HeadInput::join(Worker& worker, const HeadTask& task) {
+  const Head& head = *task.head;
+  const int64_t width = task.hidden, stride = round_up(width, kPanel);
+  worker.share(task.count, 1, [&](int64_t begin, int64_t end) {
+    for (int64_t row = begin; row < end; ++row) {
+      const float* past = task.past[row];
+      float *pair = pair_.row(row), *sum = joined_.get() + row * stride;
+      std::fill(sum, sum + stride, 0.0f);
+      normalise(task.states[row], head.past_hidden_norm.data(), task.eps, width, pair);
+      if (past) {
+        std::copy_n(past, width, sum);
+        normalise(past, head.past_state_norm.data(), task.eps, width, pair + width);
+      } else {
+        std::fill(pair + width, pair + 2 * width, 0.0f);
+      }
+      if (is_integer(head.past_weight.type)) pair_.quantize(row);
+    }
+  });
+  project(worker, head.past_weight, pair_.rows(task.count), joined_.get(), true);
+}
+
+// What the head reads in the place of h.
+const float* HeadInput::state(const HeadTask& task, int64_t row) const {
+  return task.head->past ? joined_.get() + row * round_up(task.hidden, kPanel) : task.states[row];
+}
+
+void HeadInput::keep(const HeadTask& task, int64_t row, const float* state) const {
+  if (task.deep) std::copy_n(state, task.hidden, task.deep[row]);
+}
+
 // The row's inputs of the first products, and the features that need none.
 void HeadInput::start(const HeadTask& task, int64_t row) {
   const Head& head = *task.head;
-  const float* state = task.states[row];
+  const float* state = this->state(task, row);
   Scored& scored = task.scored[row];
-  if (task.previous) scored.features[3] = saturation_of(state, task.previous[row], task.hidden);
+  if (task.previous) scored.features[3] = saturation_of(task.states[row], task.previous[row], task.hidden);
 
   const bool plain = task.evaluate && head.adapter == Head::Adapter::none;
+  if (plain) keep(task, row, state);
   if (plain || task.classify) {
     normalise(state, norm_of(head), task.eps, task.hidden, normed_.row(row));
     const bool for_classifier = task.classify && head.classifier == Head::Classifier::mlp;
@@ -144,6 +181,7 @@ void HeadInput::adapt(Worker& worker, const HeadTask& task) {
     for (int64_t row = begin; row < end; ++row) {
       float* sum = sums_.get() + row * round_up(task.hidden, kPanel);
       if (head.adapter == Head::Adapter::linear) kernels().add(sum, head.adapter_bias.data(), task.hidden);
+      keep(task, row, sum);
       normalise(sum, norm_of(head), task.eps, task.hidden, adapted_.row(row));
       if (is_integer(head.matrix.type)) adapted_.quantize(row);
     }

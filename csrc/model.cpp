@@ -25,8 +25,9 @@ Config checked(Config c, const Matrix& embedding, const std::vector<Layer>& laye
   return c;
 }
 
-StoreShape shape_of(const Config& c, size_t layers) {
+StoreShape shape_of(const Config& c, size_t layers, const std::vector<Head>& heads) {
   StoreShape shape;
+  shape.states = std::any_of(heads.begin(), heads.end(), [](const Head& head) { return head.past; });
   shape.layers = static_cast<int64_t>(layers);
   shape.boundaries = static_cast<int64_t>(c.layers_at.size()) - 1;
   shape.kv_heads = c.kv_heads;
@@ -45,14 +46,14 @@ Model::Impl::Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<
       embedding(table),
       layers(std::move(stack)),
       pool(threads),
-      store(shape_of(config, layers.size())),
+      store(shape_of(config, layers.size(), heads)),
       scorer(&pool, &store, std::move(heads), config.vocab, config.eps),
       rotary(config.frequencies, config.rope_factor),
       runner({config, embedding, layers, pool, store, rotary}),
       passer({config, embedding, layers, pool, store, rotary}) {}
 
 float* Model::Impl::hidden(int64_t boundary, int64_t slot) const {
-  check_place("boundary", boundary, 1, store.shape().boundaries + 1);
+  check_place("boundary", boundary, 1, store.shape().boundaries + store.shape().states + 1);
   check_place("slot", slot, 0, store.num_slots());
   return store.hidden(boundary, slot);
 }

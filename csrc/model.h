@@ -72,7 +72,8 @@ class Model {
   // Whole blocks, (source, target): see Store::copy_blocks.
   void copy_blocks(const std::vector<std::pair<int32_t, int32_t>>& pairs);
 
-  // Hidden states [hidden], and K and V [kv_heads][head_dim], of one token. They throw as above.
+  // Hidden states [hidden] (at S + 2: deep states, where an exit reads the past), and K and V [kv_heads][head_dim], of
+  // one token. They throw as above.
   void read_hidden(int64_t boundary, int64_t slot, float* to) const;
   void write_hidden(int64_t boundary, int64_t slot, const float* from);
   void read_kv(int64_t layer, int64_t slot, float* k, float* v) const;

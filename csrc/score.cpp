@@ -12,7 +12,7 @@ constexpr int64_t kBlock = 32;  // rows scored together: a stretch of their logi
 
 }  // namespace
 
-Scorer::Scorer(Pool* pool, const Store* store, std::vector<Head> heads, int64_t vocab, float eps)
+Scorer::Scorer(Pool* pool, Store* store, std::vector<Head> heads, int64_t vocab, float eps)
     : pool_(pool), store_(store), heads_(std::move(heads)), eps_(eps) {
   for (Head& head : heads_) prepare_head(head, store_->shape().hidden, vocab);
 }
@@ -28,10 +28,14 @@ std::vector<Scored> Scorer::score(int64_t boundary, const std::vector<ScoreRow>&
   const auto count = static_cast<int64_t>(rows.size());
   states_.clear();
   previous_.clear();
+  past_.clear();
+  deep_.clear();
   for (const ScoreRow& row : rows) {
-    if (row.slot < 0 || row.slot >= shape.block_size * shape.num_blocks) throw std::out_of_range("no such slot");
+    if (row.slot < 0 || std::max(row.slot, row.before) >= store_->num_slots()) throw std::out_of_range("no such slot");
     states_.push_back(store_->hidden(boundary, row.slot));
     if (compare) previous_.push_back(store_->hidden(boundary - 1, row.slot));
+    if (head.past) past_.push_back(row.before < 0 ? nullptr : store_->state(row.before));
+    if (shape.states) deep_.push_back(store_->state(row.slot));
   }
 
   std::vector<Scored> scored(rows.size());
@@ -43,6 +47,8 @@ std::vector<Scored> Scorer::score(int64_t boundary, const std::vector<ScoreRow>&
     task.count = std::min(kBlock, count - first);
     task.states = states_.data() + first;
     task.previous = compare ? previous_.data() + first : nullptr;
+    task.past = head.past ? past_.data() + first : nullptr;
+    task.deep = shape.states ? deep_.data() + first : nullptr;
     task.classify = (needs & classifier) != 0;
     task.evaluate = choose || (needs & kTokenNeeds) != 0;
     task.scored = scored.data() + first;

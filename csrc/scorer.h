@@ -18,7 +18,7 @@ namespace offramp {
 class Scorer {
  public:
   // Head b - 1 is that of boundary b. Throws std::invalid_argument where a head does not fit.
-  Scorer(Pool* pool, const Store* store, std::vector<Head> heads, int64_t vocab, float eps);
+  Scorer(Pool* pool, Store* store, std::vector<Head> heads, int64_t vocab, float eps);
 
   // See Model::score. One caller at a time. Throws std::out_of_range for a boundary or slot that does not exist and
   // std::invalid_argument where a classifier is asked for that is not there.
@@ -28,11 +28,12 @@ class Scorer {
 
  private:
   Pool* pool_;
-  const Store* store_;
+  Store* store_;
   std::vector<Head> heads_;
   float eps_;
   ScoreBlock block_;
-  std::vector<const float*> states_, previous_;
+  std::vector<const float*> states_, previous_, past_;
+  std::vector<float*> deep_;
 };
 
 }  // namespace offramp

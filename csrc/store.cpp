@@ -24,7 +24,8 @@ int64_t product(std::initializer_list<int64_t> sizes) {
 
 int64_t bytes_of(const StoreShape& s, int64_t layer_bytes) {
   int64_t bytes = product({2, s.layers, layer_bytes});
-  const int64_t hidden = product({s.boundaries, s.num_blocks, s.block_size, s.hidden, int64_t{sizeof(float)}});
+  const int64_t rows = s.boundaries + s.states;
+  const int64_t hidden = product({rows, s.num_blocks, s.block_size, s.hidden, int64_t{sizeof(float)}});
   if (__builtin_add_overflow(bytes, hidden, &bytes)) throw std::bad_alloc();
   return bytes;
 }
@@ -109,7 +110,7 @@ void Store::copy_blocks(const std::vector<std::pair<int32_t, int32_t>>& pairs) {
     copy(values(layer), block_bytes_);
   }
   const int64_t hidden_bytes = shape_.block_size * shape_.hidden * static_cast<int64_t>(sizeof(float));
-  for (int64_t boundary = 1; boundary <= shape_.boundaries; ++boundary) {
+  for (int64_t boundary = 1; boundary <= shape_.boundaries + shape_.states; ++boundary) {
     copy(reinterpret_cast<uint8_t*>(hidden(boundary, 0)), hidden_bytes);
   }
 }

@@ -89,7 +89,7 @@ def toy_pack(spec: ModelSpec, seed: int = 0) -> ExitPack:
     """Three exits, at a third, half and two thirds of the depth, all with classifiers.
 
     The first is plain, the second has a reduced vocabulary with "other" and its own norm, the third its own head and a
-    temperature.
+    temperature. The second and the third read the past.
     """
     rng = np.random.default_rng([seed, 1])
     first, second, third = spec.num_layers // 3, spec.num_layers // 2, 2 * spec.num_layers // 3
@@ -100,6 +100,11 @@ def toy_pack(spec: ModelSpec, seed: int = 0) -> ExitPack:
         f"exits.{second}.other.bias": np.array([1.0]),
         f"exits.{third}.head.weight": 0.5 * rng.standard_normal((size, hidden)),
     }
+    for layer in (second, third):
+        tensors[f"exits.{layer}.past.hidden_norm.weight"] = 1 + 0.1 * rng.standard_normal(hidden)
+        tensors[f"exits.{layer}.past.state_norm.weight"] = 1 + 0.1 * rng.standard_normal(hidden)
+        mixed = np.concatenate((2 * np.eye(hidden), -np.eye(hidden)), axis=1)
+        tensors[f"exits.{layer}.past.weight"] = mixed + 0.1 * rng.standard_normal(mixed.shape)
     for layer in (first, second, third):
         tensors[f"exits.{layer}.classifier.weight"] = 0.5 * rng.standard_normal((1, hidden))
         tensors[f"exits.{layer}.classifier.bias"] = np.array([0.2])
@@ -108,8 +113,8 @@ def toy_pack(spec: ModelSpec, seed: int = 0) -> ExitPack:
         base=Base(spec.num_layers, hidden, size),
         exits=(
             ExitSpec(first, classifier="linear"),
-            ExitSpec(second, norm="own", vocabulary="low", other=True, classifier="linear"),
-            ExitSpec(third, head="own", temperature=1.5, classifier="linear"),
+            ExitSpec(second, norm="own", vocabulary="low", other=True, classifier="linear", past="deep"),
+            ExitSpec(third, head="own", temperature=1.5, classifier="linear", past="deep"),
         ),
         vocabularies={"low": tuple(range(2 * size // 3))},
         tensors=DictSource({name: array.astype(np.float32) for name, array in tensors.items()}),

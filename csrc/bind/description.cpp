@@ -151,6 +151,10 @@ Head read_head(nb::handle description, Kept* kept) {
   head.other = !other.is_none() && nb::cast<bool>(other);
   head.other_bias = static_cast<float>(number_or(description, "other_bias", 0));
   head.temperature = static_cast<float>(number_or(description, "temperature", 1));
+  head.past = !find(description, "past_weight").is_none();
+  head.past_weight = matrix_or_none(description, "past_weight", kept);
+  head.past_hidden_norm = floats(description, "past_hidden_norm");
+  head.past_state_norm = floats(description, "past_state_norm");
   head.adapter = kind_of<Head::Adapter>(description, "adapter");
   head.adapter_weight = matrix_or_none(description, "adapter_weight", kept);
   head.adapter_bias = floats(description, "adapter_bias");

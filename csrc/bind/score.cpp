@@ -130,9 +130,10 @@ int64_t read_slot(int64_t position, PyObject* blocks, const Config& config) {
 }
 
 // All of a `ScoreRow` but `sampling`, which must have been read.
-void read_row(PyObject* object, const Config& config, ScoreRow* row) {
+void read_row(PyObject* object, const Config& config, bool past, ScoreRow* row) {
   row->position = integer(PyTuple_GET_ITEM(object, 0));
   row->slot = read_slot(row->position, PyTuple_GET_ITEM(object, 1), config);
+  if (past && row->position > 0) row->before = read_slot(row->position - 1, PyTuple_GET_ITEM(object, 1), config);
   row->seed = PyLong_AsUnsignedLongLongMask(PyTuple_GET_ITEM(object, 3));  // seeds count modulo 2^64
   if (row->seed == ~uint64_t{0} && PyErr_Occurred()) nb::raise_python_error();
   if (row->reads_history()) {
@@ -142,7 +143,7 @@ void read_row(PyObject* object, const Config& config, ScoreRow* row) {
   read_tokens(PyTuple_GET_ITEM(object, 6), &row->banned);
 }
 
-std::vector<ScoreRow> read_rows(nb::handle rows, const Config& config) {
+std::vector<ScoreRow> read_rows(nb::handle rows, const Config& config, bool past) {
   const nb::object fast = nb::steal(PySequence_Fast(rows.ptr(), "rows to score must be a sequence"));
   if (!fast.is_valid()) nb::raise_python_error();
   const Py_ssize_t count = PySequence_Fast_GET_SIZE(fast.ptr());
@@ -159,7 +160,7 @@ std::vector<ScoreRow> read_rows(nb::handle rows, const Config& config) {
       read_sampling(sampling, &row);
     }
     last = sampling;
-    read_row(object, config, &row);
+    read_row(object, config, past, &row);
   }
   return read;
 }
@@ -199,7 +200,9 @@ nb::dict features_of(const Scored& scored, uint32_t needs) {
 nb::list score_rows(Model& model, int64_t boundary, nb::handle rows, nb::handle needs, bool choose,
                     nb::type_object type) {
   if (!PyType_IsSubtype(reinterpret_cast<PyTypeObject*>(type.ptr()), &PyTuple_Type)) refuse("`type` must be a tuple");
-  const std::vector<ScoreRow> read = read_rows(rows, model.config());
+  const auto at = static_cast<size_t>(boundary - 1);
+  const bool past = boundary > 0 && at < model.heads().size() && model.heads()[at].past;
+  const std::vector<ScoreRow> read = read_rows(rows, model.config(), past);
   uint32_t mask = read_needs(needs);
   std::vector<Scored> all;
   try {

@@ -29,6 +29,12 @@ class Idle:
     ) -> list[Scored]:
         return [Scored(1, {}) for _ in rows]
 
+    def read_state(self, position: int, blocks: Sequence[int]) -> None:
+        pass
+
+    def write_state(self, position: int, blocks: Sequence[int], state: object) -> None:
+        pass
+
     def features_at(self, boundary: int) -> frozenset[Feature]:
         return frozenset()
 

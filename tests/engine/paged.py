@@ -33,9 +33,10 @@ class Slot:
     history: tuple[int, ...]
     hidden: dict[int, Array] = field(default_factory=dict)
     layers: dict[int, Written] = field(default_factory=dict)
+    deep: Array | None = None
 
     def copy(self) -> Slot:
-        return Slot(self.history, dict(self.hidden), dict(self.layers))
+        return Slot(self.history, dict(self.hidden), dict(self.layers), self.deep)
 
 
 class PagedExecutor:
@@ -53,6 +54,7 @@ class PagedExecutor:
             eos_token_ids=model.eos_token_ids,
             block_size=block_size,
             num_blocks=num_blocks,
+            reads_past=True,
         )
 
     @property
@@ -93,6 +95,13 @@ class PagedExecutor:
     ) -> list[Scored]:
         return [self._score(boundary, row, needs, choose) for row in rows]
 
+    def read_state(self, position: int, blocks: Sequence[int]) -> object:
+        return self.slot(blocks, position).deep
+
+    def write_state(self, position: int, blocks: Sequence[int], state: object) -> None:
+        assert isinstance(state, np.ndarray)
+        self.slot(blocks, position).deep = state
+
     def features_at(self, boundary: int) -> frozenset[Feature]:
         features: set[Feature] = {"max_prob", "margin", "entropy", "classifier"}
         return frozenset(features | ({"saturation"} if boundary > 1 else set()))
@@ -118,9 +127,13 @@ class PagedExecutor:
             prompt = list(slot.history)
         context = Context(prompt, output, row.sampling, row.seed, set(row.banned))
         if boundary == self._shape.num_segments:
+            slot.deep = slot.hidden[boundary]
             return Scored(choose_at_top(self.model, slot.hidden[boundary], context), {})
         previous = slot.hidden[boundary - 1] if boundary > 1 else None
-        said = opinion(self.model, boundary, slot.hidden[boundary], previous, context)
+        past = self.slot(row.blocks, row.position - 1).deep
+        assert past is not None, f"nobody chose the token after position {row.position - 1}"
+        said = opinion(self.model, boundary, slot.hidden[boundary], previous, past, context)
+        slot.deep = said.state
         plogp = [p * np.log(p) for p in said.probabilities if p > 0]
         features: dict[Feature, float | None] = {
             "max_prob": float(said.probabilities[0]),

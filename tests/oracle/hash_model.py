@@ -21,7 +21,8 @@ def digest(*parts: object) -> int:
 class HashModel:
     """A `Model` of hashes. A hidden state is [3]: the state itself, a hash of the tokens so far, and the layers run.
 
-    The second part is what exits and the top agree on: they choose the same token in about `agreement` of all cases.
+    The second part is what exits and the top agree on: they choose the same token in about `agreement` of all cases. The
+    second exit reads the past.
     """
 
     def __init__(
@@ -72,6 +73,11 @@ class HashModel:
         if self._agrees[state % TABLE]:
             logits[history % self.vocab_size] += 3
         return np.asarray(logits)
+
+    def join(self, boundary: int, hidden: Array, past: Array) -> Array:
+        if boundary != 2:
+            return hidden
+        return np.array([digest("join", hidden.tolist(), past.tolist()), *hidden[1:]], dtype=np.float64)
 
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
         assert hidden[2] == self.exit_layers[boundary - 1], f"boundary {boundary} scored a hidden state of another"

@@ -43,8 +43,14 @@ class Model(Protocol):
         """Logits [vocab] of one hidden state [d] after the last layer."""
         ...
 
+    def join(self, boundary: int, hidden: Array, past: Array) -> Array:
+        """What the head of exit `boundary` reads, and leaves as the deep state: of a hidden state [d] and the deep state
+        [d] of the token before."""
+        ...
+
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
-        """Logits [vocab] at exit `boundary`, -inf outside its vocabulary, and the logit of "other" if any."""
+        """Logits [vocab] at exit `boundary` of what `join` gave, -inf outside its vocabulary, and the logit of "other" if
+        any."""
         ...
 
     def vocabulary(self, boundary: int) -> list[int]:
@@ -52,7 +58,7 @@ class Model(Protocol):
         ...
 
     def classify(self, boundary: int, hidden: Array) -> float | None:
-        """The exit's classifier on one hidden state, in [0, 1]; None if it has none."""
+        """The exit's classifier on what `join` gave, in [0, 1]; None if it has none."""
         ...
 
 
@@ -108,6 +114,14 @@ class OracleModel:
 
     def top_logits(self, hidden: Array) -> Array:
         return np.asarray(self._lm_head() @ rms_norm(hidden, self._final_norm(), self.spec.rms_norm_eps))
+
+    def join(self, boundary: int, hidden: Array, past: Array) -> Array:
+        exit, eps = self.pack.exits[boundary - 1], self.spec.rms_norm_eps
+        if exit.past == "none":
+            return hidden
+        norms = (self.pack.tensor(exit.layer, f"past.{name}_norm.weight") for name in ("hidden", "state"))
+        pair = [rms_norm(x, norm, eps) for x, norm in zip((hidden, past), norms, strict=True)]
+        return np.asarray(past + self.pack.tensor(exit.layer, "past.weight") @ np.concatenate(pair))
 
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
         exit = self.pack.exits[boundary - 1]

@@ -52,7 +52,8 @@ class Result:
 
 @dataclass
 class Run:
-    """One request under way. Positions 0.. have a hidden state in `hidden` and the number of layers run in `depth`."""
+    """One request under way. Positions 0.. have a hidden state in `hidden` and the number of layers run in `depth`; `deep`
+    has what each position's choice was made from."""
 
     model: Model
     prompt: list[int]
@@ -61,6 +62,7 @@ class Run:
     output: list[Choice] = field(default_factory=list)
     hidden: dict[int, Array] = field(default_factory=dict)
     depth: dict[int, int] = field(default_factory=dict)
+    deep: dict[int, Array] = field(default_factory=dict)
     finish_reason: str | None = None
     drafts_proposed: int = 0
     drafts_accepted: int = 0
@@ -123,6 +125,7 @@ class Run:
         return Context(self.prompt, output, self.sampling, self.sampling.seed, banned)
 
     def top_choice(self, position: int) -> Choice:
+        self.deep[position] = self.hidden[position]
         token = choose_at_top(self.model, self.hidden[position], self.context(position))
         assert token is not None, "no token is left to choose"
         return Choice(token, self.model.num_layers, None)
@@ -211,9 +214,11 @@ class Attempt:
         needed = self.needed(layer)
         if needed is None or run.exit is None or skip:
             return None
-        self.opinions.append(opinion(run.model, boundary, hidden, previous, run.context(run.live)))
+        past = run.deep[run.live - 1]
+        self.opinions.append(opinion(run.model, boundary, hidden, previous, past, run.context(run.live)))
         sure = confidence(run.exit, layer, len(run.output), self.opinions)
         token = self.opinions[-1].token
         if sure is None or token is None or sure < needed:
             return None
+        run.deep[run.live] = self.opinions[-1].state
         return Choice(token, layer, sure)

@@ -29,12 +29,14 @@ class Context(NamedTuple):
 
 
 class Opinion(NamedTuple):
-    """The token an exit would choose (None: it cannot), and the probabilities it gives, largest first."""
+    """The token an exit would choose (None: it cannot), the probabilities it gives, largest first, and the deep state [d]
+    that the token would leave."""
 
     token: int | None
     probabilities: Array
     cosine: float | None
     classifier: float | None
+    state: Array
 
 
 def choose_at_top(model: Model, hidden: Array, context: Context) -> int | None:
@@ -43,9 +45,13 @@ def choose_at_top(model: Model, hidden: Array, context: Context) -> int | None:
     return draw(logits, context.sampling, context.seed, context.next_position)
 
 
-def opinion(model: Model, boundary: int, hidden: Array, previous: Array | None, context: Context) -> Opinion:
-    """Exit `boundary` on the hidden state [d] there and the one at the boundary before (None at the first)."""
-    raw, other = model.exit_logits(boundary, hidden)
+def opinion(
+    model: Model, boundary: int, hidden: Array, previous: Array | None, past: Array, context: Context
+) -> Opinion:
+    """Exit `boundary` on the hidden state [d] there, the one at the boundary before (None at the first), and the deep state
+    of the token before."""
+    joined = model.join(boundary, hidden, past)
+    raw, other = model.exit_logits(boundary, joined)
     logits = adjust(raw, context.sampling, context.prompt, context.output, context.banned)
     vocabulary = model.vocabulary(boundary)
     outside = set(range(model.vocab_size)) - set(vocabulary)
@@ -61,7 +67,8 @@ def opinion(model: Model, boundary: int, hidden: Array, previous: Array | None, 
         token=token,
         probabilities=-np.sort(-softmax(outcomes)) if np.isfinite(outcomes).any() else np.zeros(len(outcomes)),
         cosine=None if previous is None else max(0.0, float(cosine(hidden, previous))),
-        classifier=model.classify(boundary, hidden),
+        classifier=model.classify(boundary, joined),
+        state=joined,
     )
 
 

@@ -38,4 +38,5 @@ def forget_from(run: Run, position: int) -> None:
     """Drop what was computed at `position` and after it."""
     for later in [p for p in run.depth if p >= position]:
         del run.depth[later], run.hidden[later]
+        run.deep.pop(later, None)
     run.keys[:, position:] = run.values[:, position:] = float("nan")

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
+from offramp.engine.past import put_back
 from offramp.engine.sequence import Sequence
 from offramp.exits.criteria import Criterion, Signals
 from offramp.types.executor import HIDDEN_FEATURES, Executor, Feature, Scored, ScoreRow
@@ -45,10 +46,12 @@ def score_row(sequence: Sequence, position: int) -> ScoreRow:
 
 
 def test_exits(executor: Executor, boundary: int, due: Iterable[Due]) -> list[Test]:
-    """Test live tokens at an exit, each against its threshold. Changes nothing.
+    """Test live tokens at an exit, each against its threshold. Changes nothing but the executor's deep states.
 
     A criterion sees all its rows at once; criteria that read the same share a call of the executor.
     """
+    due = list(due)
+    put_back(executor, (sequence for sequence, _ in due))
     by_criterion: dict[int, list[Due]] = {}
     for member in due:
         by_criterion.setdefault(id(member[0].criterion), []).append(member)

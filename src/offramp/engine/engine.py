@@ -15,6 +15,7 @@ from offramp.engine.blocks import BlockPool
 from offramp.engine.costs import CostModel
 from offramp.engine.decide import LogProbs, Test, apply_top, test_exits, top_choices
 from offramp.engine.meter import Meter
+from offramp.engine.past import kept_past
 from offramp.engine.plan import Admission, Advance, Finished, Plan, StepResult
 from offramp.engine.policies import make_policy
 from offramp.engine.request import Request, StopCheck, TokenEvent
@@ -58,8 +59,7 @@ class Engine:
         self.on_test = on_test
         self.sequences: dict[int, Sequence] = {}
         self._stop_checks: dict[int, StopCheck] = {}
-        self._num_submitted = 0
-        self._num_steps = 0
+        self._num_submitted = self._num_steps = 0
         self._aborted: list[int] = []
 
     # Requests come and go
@@ -79,9 +79,7 @@ class Engine:
         seed = secrets.randbelow(MAX_SEED - sampling.n) if sampling.seed is None else sampling.seed
         criterion = None if exit is None else self._criterion(exit)
         numbers: list[int] = []
-        for i in range(sampling.n):
-            number = self._num_submitted
-            self._num_submitted += 1
+        for i, number in enumerate(range(self._num_submitted, self._num_submitted + sampling.n)):
             sequence = Sequence(
                 number, list(request.prompt), sampling, (seed + i) % MAX_SEED, self.executor.shape, exit, criterion
             )
@@ -92,6 +90,7 @@ class Engine:
                 self._stop_checks[number] = request.stop_checks[i]
             self.scheduler.waiting.append(sequence)
             numbers.append(number)
+        self._num_submitted += sampling.n
         return numbers
 
     def _criterion(self, exit: ExitParams) -> Criterion:
@@ -190,7 +189,9 @@ class Engine:
                 self._preempt(sequence)
 
     def _preempt(self, sequence: Sequence) -> None:
+        past = kept_past(self.executor, sequence)
         sequence.preempt()
+        sequence.past = past
         self.scheduler.running.remove(sequence)
         self.scheduler.waiting.appendleft(sequence)
 

@@ -53,11 +53,11 @@ class Sequence:
         self.failed = 0
         self.earlier: tuple[Signals, ...] = ()
         self.first_exit: int | None = None
-        self.frontier, self.reached = [0] * shape.num_segments, [0] * shape.num_segments
-        self.replay_to = [len(prompt)] * shape.num_segments
-        self._replayed = False
+        self.frontier, self.reached = [0] * self.top, [0] * self.top
+        self.replay_to, self._replayed = [len(prompt)] * self.top, False
         self.lease: Lease | None = None
         self.parent: Sequence | None = None
+        self.past: object = None  # deep state of the token before the live one, kept while its slot is not written
         self.finish_reason: FinishReason | None = None
         self.switched_off = False
         self.drafts_proposed = self.drafts_accepted = self.top_passes = 0
@@ -260,7 +260,7 @@ class Sequence:
         self._new_live()
 
     def _new_live(self) -> None:
-        self.failed, self.earlier = 0, ()
+        self.failed, self.earlier, self.past = 0, (), None
 
     def preempt(self) -> None:
         """Give up KV and unverified drafts; what was decided stays and will be replayed, not decided anew."""

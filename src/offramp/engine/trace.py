@@ -79,7 +79,7 @@ def read_trace(path: Path) -> list[dict[str, Any]]:
         try:
             output = json.loads(text)
             layers = [*output["exits"], *output["exit_layers"]]
-            good = output["format"] == FORMAT and all(type(layer) is int and layer > 0 for layer in layers)
+            good = output["format"] == FORMAT and all(type(layer) is int and layer >= 0 for layer in layers)
         except (ValueError, KeyError, TypeError):
             good = False
         if not good:

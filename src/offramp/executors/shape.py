@@ -38,4 +38,5 @@ def model_shape(
         eos_token_ids=spec.eos_token_ids,
         block_size=block_size,
         num_blocks=num_blocks,
+        reads_past=exits.reads_past,
     )

@@ -142,7 +142,7 @@ class Fixed:
     layer: int
 
     def __post_init__(self) -> None:
-        check_integer("layer", self.layer, 1)
+        check_integer("layer", self.layer, 0)
 
     def confidence(self, rows: Sequence[Signals]) -> list[float | None]:
         return [float(row.layer == self.layer) for row in rows]
@@ -173,7 +173,7 @@ class Replay:
     def __post_init__(self) -> None:
         object.__setattr__(self, "exit_layers", tuple(self.exit_layers))
         for layer in self.exit_layers:
-            check_integer("exit_layers", layer, 1)
+            check_integer("exit_layers", layer, 0)
 
     def confidence(self, rows: Sequence[Signals]) -> list[float | None]:
         return [

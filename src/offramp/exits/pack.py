@@ -18,22 +18,30 @@ A pack is a folder:
      "defaults": {"criterion": "max_prob", "threshold": {"10": 0.9}},   # optional ExitParams
      "provenance": {}}                          # optional, anything
 
-An exit reads h, the hidden state after `layer` layers (1-based), and computes, each key being optional:
+An exit reads h, the hidden state after `layer` layers (0 is the embedding), and computes, each key being optional:
 
     tap          "output" (default). "attention" is named by the format and refused by this version.
+    past         "none"; "deep": h is replaced by p + W [RMSNorm(h); RMSNorm(p)], where p is the deep state of the token
+                 before (below)
     adapter      "none"; "linear": h + W h + b (tuned lens, Belrose et al. 2023);
                  "mlp": h + down(silu(gate x) * up x), x = RMSNorm(h) (MLP heads of EE-LLM, Chen et al. 2024)
     norm         "shared": the model's final RMSNorm; "own": one of its own; "none"
-    head         "shared": the LM head; "own": a matrix of its own. "layer" (an attention layer) and "deep" are
-                 named by the format and refused by this version.
+    head         "shared": the LM head; "own": a matrix of its own. "layer" (an attention layer) is named by the format
+                 and refused by this version.
     vocabulary   null: every token; or a name in `vocabularies`: only those tokens are scored
     other        true: one more output inside the softmax, for every token outside the vocabulary; it never exits
     temperature  logits are divided by it (temperature scaling, Guo et al. 2017). Default 1.
     classifier   "none"; on x = norm(h), without the adapter: "linear": sigmoid(w x + b) (CALM, Schuster et al. 2022);
                  "mlp": sigmoid(up silu(down x))
 
+The *deep state* of a token follows from where its successor was chosen: at the top, it is the token's hidden state there,
+before the final norm; at an exit, what meets that exit's norm. Where the token before has left early, an exit thus
+sees what its head made of it: the autoregression of features of EAGLE (Li et al. 2024), with the trunk's lower layers
+below it. It is 0 for the first token of a sequence.
+
 Tensors of the exit at layer e are named `exits.<e>.` and then, for hidden size d, any m, and r scored tokens:
 
+    past deep        past.hidden_norm.weight [d], past.state_norm.weight [d], past.weight [d, 2 d]
     adapter linear   adapter.weight [d, d], adapter.bias [d]
     adapter mlp      adapter.norm.weight [d], adapter.gate_proj.weight [m, d], adapter.up_proj.weight [m, d],
                      adapter.down_proj.weight [d, m]
@@ -63,6 +71,7 @@ Norm = Literal["shared", "own", "none"]
 Adapter = Literal["none", "linear", "mlp"]
 Head = Literal["shared", "own"]
 Classifier = Literal["none", "linear", "mlp"]
+Past = Literal["none", "deep"]
 
 
 class ModelSizes(Protocol):
@@ -131,6 +140,7 @@ class ExitSpec:
     other: bool = False
     temperature: float = 1.0
     classifier: Classifier = "none"
+    past: Past = "none"
 
 
 @dataclass(frozen=True)
@@ -154,6 +164,11 @@ class ExitPack:
     def layers(self) -> tuple[int, ...]:
         """The exit layers, ascending."""
         return tuple(spec.layer for spec in self.exits)
+
+    @property
+    def reads_past(self) -> bool:
+        """Whether an exit reads the deep state of the token before."""
+        return any(spec.past == "deep" for spec in self.exits)
 
     def tensor(self, layer: int, name: str) -> Array:
         """Tensor `exits.<layer>.<name>`; shapes are listed in the module's description."""
@@ -183,7 +198,7 @@ def static_exits(layers: Sequence[int], num_layers: int) -> ExitPack:
     """The model's own final norm and LM head after each of `layers` (LayerSkip, Elhoushi et al. 2024).
 
     Raises:
-        PackError: layers that do not ascend or are not in 1..`num_layers` - 1.
+        PackError: layers that do not ascend or are not in 0..`num_layers` - 1.
     """
     check_layers(layers, num_layers)
     identity = "static:" + ",".join(map(str, layers))
@@ -191,15 +206,15 @@ def static_exits(layers: Sequence[int], num_layers: int) -> ExitPack:
 
 
 def check_layers(layers: Sequence[object], num_layers: int) -> None:
-    """Check exit layers: whole numbers in 1..`num_layers` - 1, ascending.
+    """Check exit layers: whole numbers in 0..`num_layers` - 1, ascending.
 
     Raises:
         PackError: they are not.
     """
-    last = 0
+    last = -1
     for layer in layers:
-        if not isinstance(layer, int) or isinstance(layer, bool) or not 1 <= layer < num_layers:
-            raise PackError(f"an exit layer must be a whole number from 1 to {num_layers - 1}, not {layer!r}")
+        if not isinstance(layer, int) or isinstance(layer, bool) or not 0 <= layer < num_layers:
+            raise PackError(f"an exit layer must be a whole number from 0 to {num_layers - 1}, not {layer!r}")
         if layer <= last:
             raise PackError(f"exit layers must ascend, and {layer} comes after {last}")
         last = layer

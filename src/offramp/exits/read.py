@@ -13,7 +13,7 @@ from typing import Any, get_args
 
 from offramp.errors import InvalidParameter, PackError, Unsupported, did_you_mean
 from offramp.exits.calibration import Calibration, CalibrationKey
-from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, check_layers
+from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, Past, check_layers
 from offramp.types.checks import check_integer, check_number, check_one_of
 from offramp.types.exits import ExitParams
 from offramp.weights.safetensors import SafetensorsFile
@@ -149,9 +149,9 @@ def _exits(value: object, base: Base, vocabularies: Mapping[str, tuple[int, ...]
 def _exit(values: Mapping[str, Any], where: str) -> ExitSpec:
     if values.get("tap") == "attention":
         raise Unsupported(f"{where} reads tap `attention`; this version runs tap `output` only")
-    if values.get("head") in ("layer", "deep"):
-        raise Unsupported(f"{where} has a `{values['head']}` head; this version runs heads `shared` and `own` only")
-    choices = {"norm": Norm, "adapter": Adapter, "head": Head, "classifier": Classifier}
+    if values.get("head") == "layer":
+        raise Unsupported(f"{where} has a `layer` head; this version runs heads `shared` and `own` only")
+    choices = {"past": Past, "norm": Norm, "adapter": Adapter, "head": Head, "classifier": Classifier}
     with _located(where):
         check_one_of("tap", values.get("tap", "output"), ("output",))
         for key, kinds in choices.items():
@@ -168,6 +168,11 @@ def _exit(values: Mapping[str, Any], where: str) -> ExitSpec:
 def expected_tensors(spec: ExitSpec, d: int, r: int) -> dict[str, tuple[int | str, ...]]:
     """Tensor -> shape of one exit; a letter is a size that the file chooses, the same wherever the letter stands."""
     parts: dict[tuple[str, str], dict[str, tuple[int | str, ...]]] = {
+        ("past", "deep"): {
+            "past.hidden_norm.weight": (d,),
+            "past.state_norm.weight": (d,),
+            "past.weight": (d, 2 * d),
+        },
         ("adapter", "linear"): {"adapter.weight": (d, d), "adapter.bias": (d,)},
         ("adapter", "mlp"): {
             "adapter.norm.weight": (d,),

@@ -7,6 +7,10 @@ the hidden states along, and cutting a frontier back frees nothing.
 
 Boundaries are numbered 1..S for the exits and S+1 for the top (the last layer's output, before the final norm);
 boundary 0 is the embedding. Segment s reads boundary s and writes boundary s+1; segments are numbered 0..S.
+
+Where an exit reads the past, a slot also holds the token's *deep state*. Whenever a row's token is chosen, the state that it
+was chosen from is written there: the hidden state at the top, or at an exit what meets the norm of its head. So the last to
+score a row is the one whose state stays, as it is the one whose token stays.
 """
 
 from __future__ import annotations
@@ -27,7 +31,8 @@ HIDDEN_FEATURES: frozenset[Feature] = frozenset({"saturation", "classifier"})
 class ModelShape:
     """What the engine must know of the model an executor holds.
 
-    `exit_layers[k-1]` is the layer of boundary k (1-based count of layers run), ascending, all < `num_layers`.
+    `exit_layers[k-1]` is the layer of boundary k (count of layers run), ascending, all < `num_layers`. `reads_past`: an
+    exit reads the deep state of the token before.
     """
 
     num_layers: int
@@ -37,6 +42,7 @@ class ModelShape:
     eos_token_ids: tuple[int, ...]
     block_size: int
     num_blocks: int
+    reads_past: bool = False
 
     @property
     def num_segments(self) -> int:
@@ -129,11 +135,20 @@ class Executor(Protocol):
     ) -> list[Scored]:
         """Score rows at an exit (boundary 1..S) or at the top (S+1).
 
-        With `choose` false and only hidden features in `needs`, no head is evaluated.
+        With `choose` false and only hidden features in `needs`, no head is evaluated. Heads that read the past find the
+        deep state of `position - 1` at its slot, 0 for position 0; a head that is evaluated writes that of `position`.
 
         Raises:
             PackError: `classifier` asked for at an exit that has none.
         """
+        ...
+
+    def read_state(self, position: int, blocks: Sequence[int]) -> object:
+        """The deep state of a token, to be written back with `write_state`; None where no exit reads it."""
+        ...
+
+    def write_state(self, position: int, blocks: Sequence[int], state: object) -> None:
+        """Write what `read_state` gave to the slot of the same token, which may have moved."""
         ...
 
     def features_at(self, boundary: int) -> frozenset[Feature]:
@@ -141,7 +156,7 @@ class Executor(Protocol):
         ...
 
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
-        """Copy whole blocks, (source, target): K, V and hidden states."""
+        """Copy whole blocks, (source, target): K, V, hidden and deep states."""
         ...
 
     def synchronize(self) -> None:

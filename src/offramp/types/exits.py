@@ -58,7 +58,7 @@ class ExitParams:
                 raise InvalidParameter("`threshold` names no exit layer", param="threshold")
             object.__setattr__(self, "threshold", dict(self.threshold))
             for layer, value in self.threshold.items():
-                check_integer("threshold", layer, 1)
+                check_integer("threshold", layer, 0)
                 check_number("threshold", value, 0, 1)
         else:
             check_number("threshold", self.threshold, 0, 1)

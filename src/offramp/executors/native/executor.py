@@ -127,6 +127,21 @@ class NativeExecutor:
         """Hidden states at a boundary (1..S+1): [slots, hidden_size]."""
         return np.stack([self._model.read_hidden(boundary, slot) for slot in slots])
 
+    def read_state(self, position: int, blocks: Sequence[int]) -> npt.NDArray[np.float32] | None:
+        """The deep state of a token: [hidden_size]; None where no exit reads it."""
+        if not self._shape.reads_past:
+            return None
+        return self._model.read_hidden(self._shape.num_segments + 1, self._slot(position, blocks))
+
+    def write_state(self, position: int, blocks: Sequence[int], state: object) -> None:
+        """Write what `read_state` gave to the slot of the same token."""
+        if isinstance(state, np.ndarray):
+            self._model.write_hidden(self._shape.num_segments + 1, self._slot(position, blocks), state)
+
+    def _slot(self, position: int, blocks: Sequence[int]) -> int:
+        size = self._shape.block_size
+        return blocks[position // size] * size + position % size
+
     def copy_blocks(self, pairs: Sequence[tuple[int, int]]) -> None:
         """Copy whole blocks, (source, target); all sources are read before a target is written."""
         self._model.copy_blocks(pairs)
@@ -148,9 +163,9 @@ def instruction_set() -> str:
 
 
 def store_bytes(spec: ModelSpec, shape: ModelShape, kv_dtype: str) -> int:
-    """Bytes of the paged store: K and V of every layer, hidden states at every boundary."""
+    """Bytes of the paged store: K and V of every layer, hidden states at every boundary, and deep states."""
     kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * (2 if kv_dtype == "float16" else 4)
-    hidden = shape.num_segments * spec.hidden_size * 4
+    hidden = (shape.num_segments + shape.reads_past) * spec.hidden_size * 4
     return shape.num_blocks * shape.block_size * (kv + hidden)
 
 

@@ -48,7 +48,12 @@ def exit_head(spec: ExitSpec, pack: ExitPack, weights: NativeWeights) -> Head:
     }
     if spec.norm != "none":
         head["norm"] = get("norm.weight") if spec.norm == "own" else weights.final_norm
-    return {**head, **_adapter(spec.adapter, kind, get), **_classifier(spec.classifier, kind, get)}
+    return {
+        **head,
+        **_past(spec.past, kind, get),
+        **_adapter(spec.adapter, kind, get),
+        **_classifier(spec.classifier, kind, get),
+    }
 
 
 def _matrix(
@@ -64,6 +69,16 @@ def _matrix(
     if spec.other:
         return take_columns((matrix, columns), (pack_array(kind, get("other.weight")), range(1)))
     return matrix if len(columns) == matrix.n else take_columns((matrix, columns))
+
+
+def _past(past: str, kind: WeightType, get: Any) -> dict[str, Any]:
+    if past == "none":
+        return {}
+    return {
+        "past_weight": pack_array(kind, get("past.weight")),
+        "past_hidden_norm": get("past.hidden_norm.weight"),
+        "past_state_norm": get("past.state_norm.weight"),
+    }
 
 
 def _adapter(adapter: str, kind: WeightType, get: Any) -> dict[str, Any]:

@@ -74,8 +74,9 @@ class TorchExecutor:
             self._rotary = Rotary(spec, where, kind)
             top = top_head(self._weights, spec.rms_norm_eps)
             self._heads = [exit_head(e, exits, top, spec.rms_norm_eps) for e in exits.exits] + [top]
+            boundaries = len(self._heads) + self._shape.reads_past
             self._store = PagedStore(
-                spec, len(self._heads), block_size=block_size, num_blocks=num_blocks, device=where, dtype=kind
+                spec, boundaries, block_size=block_size, num_blocks=num_blocks, device=where, dtype=kind
             )
 
     @property
@@ -125,10 +126,27 @@ class TorchExecutor:
         if not rows:
             return []
         slots = self._to_device([self._store.slot(row.position, row.blocks) for row in rows])
-        hidden = self._store.read_boundary(boundary, slots)
+        head, hidden = self._heads[boundary - 1], self._store.read_boundary(boundary, slots)
         compare = boundary > 1 and "saturation" in needs
         previous = self._store.read_boundary(boundary - 1, slots) if compare else None
-        return score_rows(self._heads[boundary - 1], hidden, previous, rows, needs, choose)
+        past = None if head.past is None else self._past(rows)
+        scored, states = score_rows(head, hidden, previous, rows, needs, choose, past)
+        if states is not None and self._shape.reads_past:
+            self._store.write_boundary(self._past_boundary, slots, states)
+        return scored
+
+    @torch.inference_mode()
+    def read_state(self, position: int, blocks: Sequence[int]) -> Tensor | None:
+        """The deep state of a token: [hidden_size]; None where no exit reads it."""
+        if not self._shape.reads_past:
+            return None
+        return self._store.hidden[self._past_boundary - 1, self._store.slot(position, blocks)].clone()
+
+    @torch.inference_mode()
+    def write_state(self, position: int, blocks: Sequence[int], state: object) -> None:
+        """Write what `read_state` gave to the slot of the same token."""
+        if isinstance(state, Tensor):
+            self._store.hidden[self._past_boundary - 1, self._store.slot(position, blocks)] = state
 
     def features_at(self, boundary: int) -> frozenset[Feature]:
         """The features that can be asked for at an exit."""
@@ -155,6 +173,17 @@ class TorchExecutor:
         kind = self._store.hidden.device.type
         if kind != "cpu":
             getattr(torch, kind).synchronize()
+
+    @property
+    def _past_boundary(self) -> int:
+        """Where the store has deep states: they lie as if at one more boundary."""
+        return self._shape.num_segments + 1
+
+    def _past(self, rows: Sequence[ScoreRow]) -> Tensor:
+        """The deep states of the tokens before `rows`: [rows, hidden_size], 0 where there is none."""
+        slots = [self._store.slot(max(row.position - 1, 0), row.blocks) for row in rows]
+        there = self._to_device([row.position for row in rows]) > 0
+        return self._store.read_boundary(self._past_boundary, self._to_device(slots)).where(there[:, None], 0)
 
     def _locate(self, batch: Sequence[SeqRows]) -> tuple[Tensor, Rotation]:
         """Slots [rows] and rotary embedding of the batch's rows."""

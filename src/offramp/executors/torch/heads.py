@@ -15,6 +15,8 @@ from offramp.executors.torch.weights import ModelWeights, to_tensor
 from offramp.exits.pack import ExitPack, ExitSpec
 
 Map = Callable[[Tensor], Tensor]
+Join = Callable[[Tensor, Tensor], Tensor]
+"""Of hidden states and the deep states of the tokens before, both [rows, hidden_size]."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class HeadModule:
     matrix: Tensor  # [columns (+ 1 with has_other), hidden_size]
     norm: Map
     adapter: Map | None = None
+    past: Join | None = None
     other_bias: Tensor | None = None  # [1]
     temperature: float = 1.0
     classifier: Map | None = None  # normed hidden [rows, hidden_size] -> logit [rows, 1]
@@ -69,10 +72,13 @@ class HeadModule:
         """Whether the last column stands for every token outside the vocabulary."""
         return self.other_bias is not None
 
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [rows, columns (+ 1)], in float32 at least."""
-        adapted = hidden if self.adapter is None else self.adapter(hidden)
-        logits = F.linear(self.norm(adapted), self.matrix)
+    def states(self, hidden: Tensor) -> Tensor:
+        """The deep states of rows whose tokens are chosen here: [rows, hidden_size]."""
+        return hidden if self.adapter is None else self.adapter(hidden)
+
+    def logits(self, states: Tensor) -> Tensor:
+        """Logits [rows, columns (+ 1)] of what `states` gave, in float32 at least."""
+        logits = F.linear(self.norm(states), self.matrix)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.other_bias is not None:
             logits[:, -1] += self.other_bias
@@ -129,6 +135,7 @@ def exit_head(spec: ExitSpec, pack: ExitPack, top: HeadModule, eps: float) -> He
         matrix,
         norm=norms[spec.norm](),
         adapter=make_adapter(spec.adapter, get, eps),
+        past=make_join(spec.past, get, eps),
         other_bias=get("other.bias") if spec.other else None,
         temperature=spec.temperature,
         classifier=make_classifier(spec.classifier, get),
@@ -138,6 +145,15 @@ def exit_head(spec: ExitSpec, pack: ExitPack, top: HeadModule, eps: float) -> He
 def make_norm(weight: Tensor, eps: float) -> Map:
     """RMSNorm with these weights."""
     return lambda h: rms_norm(h, weight, eps)
+
+
+def make_join(kind: str, get: Callable[[str], Tensor], eps: float) -> Join | None:
+    """What an exit whose `past` is `kind` makes of the past, over the tensors that `get` gives by their names in a pack."""
+    if kind == "none":
+        return None
+    hidden_norm, state_norm = (make_norm(get(f"past.{name}_norm.weight"), eps) for name in ("hidden", "state"))
+    weight = get("past.weight")
+    return lambda h, p: p + F.linear(torch.cat((hidden_norm(h), state_norm(p)), -1), weight)
 
 
 def make_adapter(kind: str, get: Callable[[str], Tensor], eps: float) -> Map | None:

@@ -25,16 +25,22 @@ def score_rows(
     rows: Sequence[ScoreRow],
     needs: frozenset[Feature],
     pick: bool,
-) -> list[Scored]:
-    """Score hidden states [rows, hidden_size]; `previous` holds them at the previous boundary, if there is one.
+    past: Tensor | None = None,
+) -> tuple[list[Scored], Tensor | None]:
+    """Score hidden states [rows, hidden_size]; `previous` holds them at the previous boundary, if there is one, and `past`
+    the deep states of the tokens before, if the head reads them.
+
+    Also returns the rows' own deep states [rows, hidden_size], None where no head was evaluated.
 
     Nothing is chosen, and token features are `SILENT`, in rows where the logits are not finite, no candidate is left,
     "other" has the largest logit, or a positive bias names a token outside the vocabulary.
     """
-    features = hidden_features(head, hidden, previous, needs)
+    joined = hidden if head.past is None or past is None else head.past(hidden, past)
+    features = hidden_features(head, joined, hidden, previous, needs)
     if not pick and needs <= HIDDEN_FEATURES:
-        return _assemble(features, [None] * len(rows), [None] * len(rows))
-    logits = head.logits(hidden)
+        return _assemble(features, [None] * len(rows), [None] * len(rows)), None
+    states = head.states(joined)
+    logits = head.logits(states)
     refused = adjust(logits, rows, head)
     best, winner = logits.max(-1)
     num_tokens = len(head.vocabulary.ids)
@@ -51,16 +57,19 @@ def score_rows(
         for i, row in enumerate(rows):
             if row.sampling.logprobs is not None and spoke[i]:
                 logprobs[i] = _logprobs(logits[i], columns[i], row.sampling.logprobs, head)
-    return _assemble(features, tokens, logprobs)
+    return _assemble(features, tokens, logprobs), states
 
 
 def hidden_features(
-    head: HeadModule, hidden: Tensor, previous: Tensor | None, needs: frozenset[Feature]
+    head: HeadModule, joined: Tensor, hidden: Tensor, previous: Tensor | None, needs: frozenset[Feature]
 ) -> dict[Feature, Tensor]:
-    """The features in `needs` that are read off hidden states: name -> [rows]; what is not finite counts as 0."""
+    """The features in `needs` that are read off hidden states: name -> [rows]; what is not finite counts as 0.
+
+    `joined` are the hidden states together with the past, where the head reads it.
+    """
     features: dict[Feature, Tensor] = {}
     if "classifier" in needs:
-        features["classifier"] = head.classify(hidden).nan_to_num(0)
+        features["classifier"] = head.classify(joined).nan_to_num(0)
     if "saturation" in needs and previous is not None:
         wide = torch.promote_types(hidden.dtype, torch.float32)
         cosine = F.cosine_similarity(hidden.to(wide), previous.to(wide), dim=-1)

@@ -15,7 +15,7 @@ class PagedStore:
 
     Attributes:
         keys, values: [layers, slots, kv_heads, head_dim].
-        hidden: [S + 1, slots, hidden_size]; boundary b is at index b - 1.
+        hidden: [S + 1, slots, hidden_size]; boundary b is at index b - 1. Deep states, if any, lie behind them.
     """
 
     def __init__(
