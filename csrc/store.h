@@ -48,8 +48,8 @@ class Store {
   // Reads them back, for tests.
   void read(int64_t layer, int64_t slot, float* k, float* v) const;
 
-  // Whole blocks, (source, target): K, V, hidden and deep states. All sources are read before a target is written. Throws
-  // std::out_of_range for a block that does not exist; nothing has been written then.
+  // Whole blocks, (source, target): K, V, hidden and deep states. All sources are read before a target is written.
+  // Throws std::out_of_range for a block that does not exist; nothing has been written then.
   void copy_blocks(const std::vector<std::pair<int32_t, int32_t>>& pairs);
 
  private:

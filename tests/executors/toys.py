@@ -190,6 +190,9 @@ def make_pack(toy: Toy, spec: ExitSpec, vocabulary: Sequence[int] | None = None,
     d, m = toy.spec.hidden_size, 8
     r = len(vocabulary) if vocabulary else toy.spec.vocab_size
     shapes: dict[str, tuple[int, ...]] = {
+        "past.hidden_norm.weight": (d,),
+        "past.state_norm.weight": (d,),
+        "past.weight": (d, 2 * d),
         "norm.weight": (d,),
         "adapter.weight": (d, d),
         "adapter.bias": (d,),

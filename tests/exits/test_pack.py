@@ -116,6 +116,15 @@ def test_the_identity_changes_with_either_file_but_not_with_calibration(tmp_path
     assert len({first, second, third}) == 3
 
 
+def test_a_head_that_reads_the_past_at_the_embedding(tmp_path: Path) -> None:
+    values = {"format": 1, "base": EXITS["base"], "exits": [{"layer": 0, "past": "deep"}, {"layer": 3}]}
+    tensors = {"hidden_norm.weight": (D,), "state_norm.weight": (D,), "weight": (D, 2 * D)}
+    shapes = {f"exits.0.past.{name}": shape for name, shape in tensors.items()}
+    pack = read_pack(write(tmp_path, values, shapes=shapes))
+    assert (pack.layers, pack.exits[0].past, pack.reads_past) == ((0, 3), "deep", True)
+    assert not read_pack(write(tmp_path)).reads_past
+
+
 def test_static_exits_share_the_model_s_own_head() -> None:
     pack = static_exits([2, 5], 6)
     assert pack.exits == (ExitSpec(2), ExitSpec(5))
@@ -123,9 +132,9 @@ def test_static_exits_share_the_model_s_own_head() -> None:
 
 
 LAYERS = [
-    ([0], "an exit layer must be a whole number from 1 to 5, not 0"),
-    ([6], "an exit layer must be a whole number from 1 to 5, not 6"),
-    ([True], "an exit layer must be a whole number from 1 to 5, not True"),
+    ([-1], "an exit layer must be a whole number from 0 to 5, not -1"),
+    ([6], "an exit layer must be a whole number from 0 to 5, not 6"),
+    ([True], "an exit layer must be a whole number from 0 to 5, not True"),
     ([3, 2], "exit layers must ascend, and 2 comes after 3"),
     ([3, 3], "exit layers must ascend, and 3 comes after 3"),
 ]
@@ -142,7 +151,7 @@ def test_a_static_pack_for_a_deeper_model_is_refused() -> None:
     pack = static_exits([5], 6)
     with pytest.raises(PackError) as error:
         pack.check_model(Base(4, D, V), np.ones(D))
-    assert error.value.message == "an exit layer must be a whole number from 1 to 3, not 5"
+    assert error.value.message == "an exit layer must be a whole number from 0 to 3, not 5"
 
 
 SIZES = [("num_layers", Base(7, D, V), 6, 7), ("hidden_size", Base(6, 9, V), D, 9), ("vocab_size", Base(6, D, 9), V, 9)]
@@ -186,12 +195,11 @@ REFUSED: list[tuple[object, str, str | None]] = [
     (changed("exits", 0, to=3), "exit 1 must be an object, not 3", None),
     (changed("exits", 0, "layr", to=2), "exit 1 has an unknown key `layr`", "did you mean `layer`?"),
     (changed("exits", 0, to={}), "exit 1 lacks the key `layer`", None),
-    (changed("exits", 0, "layer", to=6), "an exit layer must be a whole number from 1 to 5, not 6", None),
+    (changed("exits", 0, "layer", to=6), "an exit layer must be a whole number from 0 to 5, not 6", None),
     (changed("exits", 0, "layer", to=4), "exit layers must ascend, and 4 comes after 4", None),
     (changed("exits", 0, "tap", to="attention"), OUTPUT_ONLY, None),
     (changed("exits", 0, "tap", to="input"), "exit 1: `tap` cannot be 'input'", "allowed: `output`"),
     (changed("exits", 0, "head", to="layer"), f"exit 1 has a `layer` head; {TWO_HEADS}", None),
-    (changed("exits", 0, "head", to="deep"), f"exit 1 has a `deep` head; {TWO_HEADS}", None),
     (changed("exits", 0, "norm", to="owm"), "exit 1: `norm` cannot be 'owm'", "did you mean `own`?"),
     (changed("exits", 0, "adapter", to=[]), "exit 1: `adapter` cannot be []", None),
     (changed("exits", 0, "vocabulary", to=3), "exit 1: `vocabulary` must be a name or null, not 3", None),

@@ -229,7 +229,7 @@ def test_a_trace_that_cannot_be_written_is_refused_before_anything_runs(folder: 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"exits": [4]}, "an exit layer must be a whole number from 1 to 3, not 4"),
+        ({"exits": [4]}, "an exit layer must be a whole number from 0 to 3, not 4"),
         ({"max_model_len": 129}, "`max_model_len` is 129, the model's context is 128"),
         ({"block_size": 0}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 0"),
         ({"block_size": 9999999999}, "`block_size` must be a whole number of at least 1 and at most 2147483647, not 9"),

@@ -9,8 +9,8 @@ import torch
 from torch import Tensor
 
 from offramp.models.spec import ModelSpec
-from offramp.tune.heads import Head, Words, new_head
-from offramp.tune.loss import kl_backward, target_of
+from offramp.tune.heads import Head, Inputs, Words, new_head
+from offramp.tune.loss import FADE, kl_backward, target_of
 from offramp.tune.settings import HeadSettings
 from offramp.tune.trunk import LmHead
 from tests.toy import DictSource, toy_spec, toy_weights
@@ -84,11 +84,11 @@ def test_a_sum_that_is_a_little_too_small_leaves_a_distribution() -> None:
 def test_kl_and_gradients_are_those_of_autograd(chosen: dict[str, Any]) -> None:
     head, hidden, top = random_head(chosen), states(64, 3), states(64, 4)
     target = target_of(head.words, top, top_probs(top)[1])
-    kl = kl_backward(head, hidden, target, scale=1 / 64)
+    kl = kl_backward(head, Inputs(hidden), target, scale=1 / 64)
     found = {name: t.grad for name, t in head.tensors.items()}
     for tensor in head.tensors.values():
         tensor.grad = None
-    x = head.states(hidden)
+    (x,) = head.rollout(Inputs(hidden))
     logits = x @ head.matrix.T
     if head.spec.other:
         logits = torch.cat((logits, x @ head.tensors["other.weight"].T + head.tensors["other.bias"]), -1)
@@ -105,12 +105,12 @@ def test_kl_and_gradients_are_those_of_autograd(chosen: dict[str, Any]) -> None:
 def test_gradients_add_up_over_chunks() -> None:
     head, hidden, top = random_head(KINDS[3]), states(64, 3), states(64, 4)
     sums = top_probs(top)[1]
-    kl_backward(head, hidden, target_of(head.words, top, sums), 1.0)
+    kl_backward(head, Inputs(hidden), target_of(head.words, top, sums), 1.0)
     whole = {name: t.grad.clone() for name, t in head.tensors.items() if t.grad is not None}
     for tensor in head.tensors.values():
         tensor.grad = None
     for part in (slice(0, 20), slice(20, 64)):
-        kl_backward(head, hidden[part], target_of(head.words, top[part], sums[part]), 1.0)
+        kl_backward(head, Inputs(hidden[part]), target_of(head.words, top[part], sums[part]), 1.0)
     for name, tensor in head.tensors.items():
         assert tensor.grad is not None
         torch.testing.assert_close(tensor.grad, whole[name], rtol=2e-2, atol=2e-2 * float(whole[name].abs().max()))
@@ -119,4 +119,46 @@ def test_gradients_add_up_over_chunks() -> None:
 def test_an_untrained_head_is_the_models_own() -> None:
     hidden = states(20, 5)
     head = new_head(2, HeadSettings(adapter_size=8, head_words=0), words(0), SPEC, seed=0)
-    torch.testing.assert_close(head.logits(hidden).softmax(-1), top_probs(hidden)[0], atol=1e-6, rtol=1e-4)
+    torch.testing.assert_close(head.logits(Inputs(hidden)).softmax(-1), top_probs(hidden)[0], atol=1e-6, rtol=1e-4)
+
+
+def deep_inputs() -> Inputs:
+    """24 tokens, of which the first and the tenth follow none."""
+    follows = torch.ones(24, dtype=torch.bool)
+    follows[[0, 9]] = False
+    return Inputs(states(24, 3), states(24, 6), follows)
+
+
+def test_a_rollout_reads_its_own_states_of_the_tokens_before() -> None:
+    head, (hidden, past, follows) = random_head({"adapter": "mlp", "head_words": 20, "past": "deep"}), deep_inputs()
+    assert past is not None and follows is not None
+    steps = head.rollout(Inputs(hidden, past, follows), 3)
+    assert len(steps) == 3
+    for row in range(24):
+        depth = 0  # tokens before that a rollout can replace
+        while depth < 2 and follows[row - depth]:
+            depth += 1
+        state = past[row - depth]
+        for at in range(row - depth, row + 1):
+            state = head._deep_states(hidden[at : at + 1], state[None])[0]
+        torch.testing.assert_close(steps[2][row], head._norm(state[None])[0])
+    torch.testing.assert_close(steps[0], head._norm(head._deep_states(hidden, past)))
+
+
+def test_the_gradient_of_a_rollout_is_that_of_autograd() -> None:
+    head, inputs, top = random_head({"adapter": "mlp", "head_words": 20, "past": "deep"}), deep_inputs(), states(24, 4)
+    target = target_of(head.words, top, top_probs(top)[1])
+    kl_backward(head, inputs, target, 1.0, steps=3)
+    found = {name: t.grad for name, t in head.tensors.items()}
+    for tensor in head.tensors.values():
+        tensor.grad = None
+    loss = torch.zeros(())
+    for step, x in enumerate(head.rollout(inputs, 3)):
+        other = x @ head.tensors["other.weight"].T + head.tensors["other.bias"]
+        log_probs = torch.cat((x @ head.matrix.T, other), -1).log_softmax(-1)
+        loss = loss + FADE**step * torch.nn.functional.kl_div(log_probs, target.probs, reduction="sum")
+    loss.backward()
+    for name, tensor in head.tensors.items():
+        gradient = found[name]
+        assert gradient is not None and tensor.grad is not None, name
+        assert float((gradient - tensor.grad).norm() / tensor.grad.norm()) < 5e-2, name  # bfloat16

@@ -18,7 +18,7 @@ from offramp.exits.pack import ExitPack
 from offramp.exits.read import read_pack
 from offramp.models import load_model
 from offramp.tune.curves import THRESHOLDS
-from offramp.tune.heads import Head
+from offramp.tune.heads import Head, Inputs
 from offramp.tune.request import TuneRequest
 from offramp.tune.router_recipe import read_head
 from offramp.tune.run import tune
@@ -67,7 +67,7 @@ def test_executors_score_as_the_head_did_in_training(toy: tuple[Path, Any], pack
         rows = np.fromfile(pack / "work" / "features" / f"layer-{head.spec.layer}.f16", np.float16)
         hidden = torch.tensor(rows.reshape(-1, HIDDEN)[:60].astype(np.float64))
         scored = score_hidden(executor, boundary, hidden, needs=frozenset({"max_prob", "classifier"}))
-        for row, probs in zip(scored, head.logits(hidden.float()).softmax(-1), strict=True):
+        for row, probs in zip(scored, head.logits(Inputs(hidden.float())).softmax(-1), strict=True):
             best, winner = probs.max(-1)
             if row.token is None or int(winner) == len(ids):
                 assert kind == "native-int8" or (row.token is None and int(winner) == len(ids))
@@ -161,7 +161,7 @@ def test_what_a_folder_does_not_allow(toy: tuple[Path, Any], pack: Path, tmp_pat
 
 def test_what_a_model_does_not_allow(toy: tuple[Path, Any], tmp_path: Path) -> None:
     deep = toy_request(toy[0], tmp_path, exits=(2, 6))
-    refused(deep, "an exit layer must be a whole number from 1 to 5, not 6")
+    refused(deep, "an exit layer must be a whole number from 0 to 5, not 6")
     few = tmp_path / "few.txt"
     few.write_text("abc")
     one = toy_request(toy[0], tmp_path / "few", data=str(few))
@@ -221,7 +221,7 @@ def test_options_that_nothing_would_read(capsys: pytest.CaptureFixture[str], wor
     ("words", "message"),
     [
         (["--recipe", "head"], "error: there is no recipe `head`"),
-        (["--recipe", "router,heads"], "error: `recipe` must be `heads`, `router` or `heads,router`"),
+        (["--recipe", "router,heads"], "error: `recipe` must be `heads` or `deep`, `router`, or"),
         (["--exits", "most"], "error: `exits` must be layers such as `10,20`, or `auto`, not 'most'"),
         (["--adapter", "lora"], "error: `adapter` cannot be 'lora'"),
         (

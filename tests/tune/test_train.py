@@ -11,12 +11,12 @@ import pytest
 import torch
 
 from offramp.tune.features import Features
-from offramp.tune.heads import Head, Words, new_head
+from offramp.tune.heads import Head, Inputs, Words, new_head
 from offramp.tune.report import Meter
 from offramp.tune.router import train_router
 from offramp.tune.samples import Sample
 from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings
-from offramp.tune.train import Trainer, judge, schedule
+from offramp.tune.train import Trainer, judge, schedule, shuffled
 from offramp.tune.vocabulary import frequent_tokens
 from tests.tune.test_loss import SPEC, lm_head, states, top_probs
 from tests.tune.toys import quiet
@@ -67,7 +67,20 @@ def test_rows_are_the_scored_ones_and_held_out_rows_are_apart(features: Features
     assert held.tolist() == wanted != []
 
 
-@pytest.mark.parametrize("head", [{}, {"adapter": "linear", "head": "own"}])
+def test_windows_stay_together_in_a_new_order() -> None:
+    rows = np.concatenate([np.arange(3, 50), np.arange(52, 60), np.arange(70, 134)])
+    order = shuffled(rows, 32, [0, 1])
+    assert sorted(order) == rows.tolist() != order.tolist()
+    cuts = np.flatnonzero(np.diff(order) != 1) + 1
+    assert sorted(len(window) for window in np.split(order, cuts)) in (
+        [8, 15, 32, 64],
+        [8, 15, 32, 32, 32],
+        [8, 47, 64],
+    )
+    assert shuffled(rows, 32, [0, 2]).tolist() != order.tolist()
+
+
+@pytest.mark.parametrize("head", [{}, {"adapter": "linear", "head": "own"}, {"past": "deep"}])
 def test_training_brings_exits_close_to_the_top(features: Features, tmp_path: Path, head: dict[str, Any]) -> None:
     _, trainer = make(features, LONGER, **head)
     before = trainer.curves()
@@ -115,7 +128,7 @@ def test_judging_counts_what_the_head_would_choose(features: Features) -> None:
     heads, trainer = make(features)
     rows, ids = features.rows(held_out=True), trainer._words.ids.tolist()
     _, judged = judge(heads, trainer._words, features, rows)[1]
-    logits = heads[1].logits(torch.from_numpy(features.layers[4][rows].astype(np.float32)))
+    logits = heads[1].logits(Inputs(torch.from_numpy(features.layers[4][rows].astype(np.float32))))
     for i, row in enumerate(logits.softmax(-1)):
         winner = int(row.argmax())
         silent = winner == len(ids)

@@ -38,7 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder that becomes the exit pack")
     parser.add_argument("--resume", action="store_true", help="go on where a run with the same options stopped")
     run = FieldGroup(parser, "run", TuneRequest)
-    run.add("recipes", _recipes, "RECIPE", "heads, router or heads,router (default: heads)", flag="--recipe")
+    recipes = "heads, deep, router, heads,router or deep,router (default: heads)"
+    run.add("recipes", _recipes, "RECIPE", recipes, flag="--recipe")
     run.add("exits", _exits, "auto|LAYERS", "exit layers such as `10,20`, or auto")
     run.add("max_exits", int, "N", "auto: most exits to choose, 1 to 4")
     run.add("work", Path, "DIR", "data and features, which runs can share (default: `work` in --out)")
@@ -87,6 +88,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     train.add("evaluations", int, "N", "looks at held-out data; a checkpoint is written each time")
     train.add("patience", int, "N", "stop after this many evaluations without progress")
     train.add("train_seed", int, "N", "of first weights and of the order of tokens")
+    train.add("rollout", int, "N", "recipe deep: tokens in a row that are learnt to leave")
     router = FieldGroup(parser, "routers", RouterSettings)
     router.add("router", str, "KIND", "linear or mlp")
     router.add("router_size", int, "N", "inner size of an mlp router")
@@ -153,8 +155,11 @@ def _refuse_unread(args: argparse.Namespace) -> None:
     recipes = given.get("recipes", ("heads",))
     of_heads = ["exits", "max_exits", *(f.name for kind in (HeadSettings, TrainSettings) for f in fields(kind))]
     unread = {
-        "recipe router": of_heads if recipes == ("router",) else [],
-        "recipe heads": [f.name for f in fields(RouterSettings)] if recipes == ("heads",) else [],
+        f"recipe {_text(recipes)}": [
+            *(of_heads if recipes == ("router",) else []),
+            *([f.name for f in fields(RouterSettings)] if "router" not in recipes else []),
+            *(["rollout"] if "deep" not in recipes else []),
+        ],
         "exits": ["max_exits"] if given.get("exits", "auto") != "auto" else [],
         "data": ["temperature", "top_p", "max_user_tokens"] if given.get("data", "self") != "self" else [],
         "adapter": ["adapter_size"] if given.get("adapter", "mlp") != "mlp" else [],

@@ -14,9 +14,9 @@ from typing import Any, get_args
 from offramp.errors import InvalidParameter, PackError, Unsupported, did_you_mean
 from offramp.exits.calibration import Calibration, CalibrationKey
 from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, Past, check_layers
+from offramp.exits.tensors import PackTensors
 from offramp.types.checks import check_integer, check_number, check_one_of
 from offramp.types.exits import ExitParams
-from offramp.weights.safetensors import SafetensorsFile
 
 FORMAT = 1
 _TOP = {"format": True, "base": True, "exits": True, "vocabularies": False, "defaults": False, "provenance": False}
@@ -45,9 +45,8 @@ def read_pack(folder: str | Path) -> ExitPack:
         base = _base(_object(values["base"], "`base`", _BASE))
     vocabularies = _vocabularies(values.get("vocabularies", {}), base.vocab_size)
     exits = _exits(values["exits"], base, vocabularies)
-    tensors = SafetensorsFile(weights) if weights.is_file() else None
-    shapes = {name: entry.shape for name, entry in tensors.entries.items()} if tensors else {}
-    _check_tensors(exits, base, vocabularies, shapes)
+    tensors = PackTensors(weights) if weights.is_file() else None
+    _check_tensors(exits, base, vocabularies, tensors.shapes if tensors else {})
     defaults = values.get("defaults")
     digest = hashlib.sha256(path.read_bytes())
     digest.update(weights.read_bytes() if tensors else b"")

@@ -1,4 +1,4 @@
-"""Writing exit packs, as `offramp.exits.read` reads them. Tensors are stored in float16."""
+"""Writing exit packs, as `offramp.exits.read` reads them."""
 
 from __future__ import annotations
 
@@ -9,10 +9,8 @@ from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
-from offramp.errors import PackError
 from offramp.exits.pack import Base, ExitSpec
+from offramp.exits.tensors import pack_tensors
 from offramp.types.exits import ExitParams
 from offramp.weights.source import Array
 
@@ -46,7 +44,7 @@ def write_pack(
     }
     folder.mkdir(parents=True, exist_ok=True)
     if tensors:
-        replace_file(folder / "exits.safetensors", _safetensors(tensors))
+        replace_file(folder / "exits.safetensors", pack_tensors(tensors))
     else:
         (folder / "exits.safetensors").unlink(missing_ok=True)
     replace_file(folder / "exits.json", (json.dumps(values) + "\n").encode())
@@ -74,24 +72,3 @@ def _said(value: Base | ExitSpec | ExitParams) -> dict[str, Any]:
     """The fields that differ from their defaults."""
     named = {f.name: (getattr(value, f.name), f.default) for f in fields(value)}
     return {name: own for name, (own, default) in named.items() if own != default and own != {}}
-
-
-def _safetensors(tensors: Mapping[str, Array]) -> bytes:
-    """A file of float16 tensors (https://github.com/huggingface/safetensors, format section)."""
-    header: dict[str, Any] = {}
-    parts: list[bytes] = []
-    end = 0
-    for name, tensor in tensors.items():
-        with np.errstate(over="ignore"):
-            half = np.ascontiguousarray(tensor, dtype="<f2")
-        if not np.isfinite(half).all():
-            raise PackError(
-                f"tensor `{name}` holds a number that float16 cannot",
-                hint="the training has diverged: lower `--lr`",
-            )
-        header[name] = {"dtype": "F16", "shape": list(half.shape), "data_offsets": [end, end + half.nbytes]}
-        parts.append(half.tobytes())
-        end += half.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join((len(text).to_bytes(8, "little"), text, *parts))

@@ -32,6 +32,7 @@ def model_card(provenance: Provenance) -> str:
         _curves(provenance["exits"]),
         "Leaving at a fixed threshold of `max_prob`: share of tokens that leave / share of those that agree.",
         _points(provenance["exits"]),
+        *_rollouts(provenance["exits"], provenance.get("rollouts")),
         *_router(provenance.get("router")),
         "## Training",
         f"Recipe `{'`, `'.join(provenance['recipes'])}`; KL to the top's distribution on a frozen trunk. Held-out KL "
@@ -91,6 +92,23 @@ def _points(exits: Sequence[Mapping[str, Any]]) -> str:
     return _table(
         head, ((str(e["layer"]), *(f"{p['share']:.1%} / {p['precision']:.3f}" for p in e["points"])) for e in exits)
     )
+
+
+def _rollouts(first: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, Any]] | None) -> list[str]:
+    if not later:
+        return []
+    precision = next(iter(first[0]["at_precision"]))
+    steps = [{"step": 1, "exits": first}, *later]
+    head = ("tokens before that left there too", *(f"layer {curve['layer']}" for curve in first))
+    rows = (
+        (
+            str(entry["step"] - 1),
+            *(f"{c['agreement']:.3f} / {c['at_precision'][precision]['share']:.1%}" for c in entry["exits"]),
+        )
+        for entry in steps
+    )
+    about = f"Agreement / tokens at {float(precision):.0%} precision, where tokens before had left at the same exit:"
+    return [about, _table(head, rows)]
 
 
 def _router(routers: Sequence[Mapping[str, Any]] | None) -> list[str]:

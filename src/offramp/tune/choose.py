@@ -52,10 +52,15 @@ class Plan:
     candidates: tuple[dict[str, Any], ...] = ()
 
 
-def candidate_layers(depth: int) -> tuple[int, ...]:
-    """The layers that are tried for a model of `depth` layers."""
+SHALLOW = (0, 1, 2)
+"""Layers that are tried too where heads read the past, and so know the text without the layers above."""
+
+
+def candidate_layers(depth: int, *, deep: bool = False) -> tuple[int, ...]:
+    """The layers that are tried for a model of `depth` layers, by heads that read the past or others."""
     spread = {round(depth * i / (CANDIDATES + 1)) for i in range(1, CANDIDATES + 1)}
-    return tuple(sorted(layer for layer in spread if 0 < layer < depth))
+    tried = {*spread, *SHALLOW} if deep else spread - {0}
+    return tuple(sorted(layer for layer in tried if layer < depth))
 
 
 def expected_seconds(prices: Prices, chosen: Sequence[int], fires: Fires) -> float:

@@ -56,6 +56,13 @@ class Features:
         apart = np.repeat([s.held_out for s in self.samples], lengths)
         return np.flatnonzero((apart == held_out) & (self.choice >= 0))
 
+    def past(self, rows: npt.NDArray[np.int64]) -> Floats:
+        """The final hidden states of the tokens before `rows`, [rows, hidden_size]; 0 before a sequence's first."""
+        starts = np.cumsum([0, *(len(s.token_ids) for s in self.samples[:-1])])
+        before = self.top[rows - 1].astype(np.float32)
+        before[np.isin(rows, starts)] = 0
+        return before
+
 
 class FeatureStore:
     """Features on disk; computes what is missing, and goes on after an interruption.

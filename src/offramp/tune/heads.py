@@ -1,8 +1,12 @@
 """Exit heads in training: tensors by their names in a pack, and what they compute.
 
 The trunk is frozen (EE-Tuning, Pan et al. 2024; Balcony, Jamialahmadi et al. 2025), so a head learns from stored hidden
-states alone. A kind of head adds its tensors in `first_tensors` and its arithmetic in `Head.states`; loss, training and
+states alone. A kind of head adds its tensors in `first_tensors` and its arithmetic in `Head.deep_states`; loss, training and
 writing know neither.
+
+A head that reads the past meets two kinds of it: the final hidden state of the token before where that one was chosen
+at the top, and its own output where that one left here. It learns from both: in a rollout, step 1 sees final states, and step
+k what step k - 1 made of the token before (training-time test of EAGLE-3, Li et al. 2025).
 """
 
 from __future__ import annotations
@@ -10,12 +14,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from offramp.executors.torch.heads import Map, make_adapter, make_norm
+from offramp.executors.torch.heads import Map, make_adapter, make_join, make_norm
 from offramp.executors.torch.layers import rms_norm
 from offramp.exits.pack import ExitSpec
 from offramp.models.spec import ModelSpec
@@ -67,6 +72,16 @@ class Words:
         return self.rows.bfloat16()
 
 
+class Inputs(NamedTuple):
+    """What a head reads at some tokens: `hidden` [rows, hidden_size]; and where heads read the past, `past` [rows,
+    hidden_size], the final hidden states of the tokens before, and `follows` [rows], whether the row before is that token's.
+    """
+
+    hidden: Tensor
+    past: Tensor | None = None
+    follows: Tensor | None = None
+
+
 class Head:
     """One exit head.
 
@@ -78,16 +93,35 @@ class Head:
 
     def __init__(self, spec: ExitSpec, tensors: Mapping[str, Tensor], words: Words) -> None:
         self.spec, self.tensors, self.words = spec, dict(tensors), words
+        self._join = make_join(spec.past, self.tensors.__getitem__, words.eps)
         self._adapter = make_adapter(spec.adapter, self.tensors.__getitem__, words.eps)
         self._norm = self._make_norm()
 
-    def states(self, hidden: Tensor) -> Tensor:
-        """What meets the head's matrix: [rows, hidden_size], of hidden states [rows, hidden_size] at the exit."""
-        return self._norm(hidden if self._adapter is None else self._adapter(hidden))
+    def rollout(self, inputs: Inputs, steps: int = 1) -> list[Tensor]:
+        """What meets the head's matrix, [rows, hidden_size], at each step; a head that does not read the past has one.
 
-    def normed(self, hidden: Tensor) -> Tensor:
+        Where a row does not follow the one before it, every step sees the past of step 1.
+        """
+        deep = self._deep_states(inputs.hidden, inputs.past)
+        states = [self._norm(deep)]
+        if self._join is None or inputs.past is None or inputs.follows is None:
+            return states
+        for _ in range(steps - 1):
+            past = torch.where(inputs.follows[:, None], deep.roll(1, 0), inputs.past)
+            deep = self._deep_states(inputs.hidden, past)
+            states.append(self._norm(deep))
+        return states
+
+    def normed(self, inputs: Inputs) -> Tensor:
         """What a classifier reads: [rows, hidden_size]."""
-        return self._norm(hidden)
+        return self._norm(self._joined(inputs.hidden, inputs.past))
+
+    def _joined(self, hidden: Tensor, past: Tensor | None) -> Tensor:
+        return hidden if self._join is None or past is None else self._join(hidden, past)
+
+    def _deep_states(self, hidden: Tensor, past: Tensor | None) -> Tensor:
+        joined = self._joined(hidden, past)
+        return joined if self._adapter is None else self._adapter(joined)
 
     @property
     def matrix(self) -> Tensor:
@@ -100,9 +134,9 @@ class Head:
         return self.matrix.detach().bfloat16() if self.spec.head == "own" else self.words.half_rows
 
     @torch.no_grad()
-    def logits(self, hidden: Tensor) -> Tensor:
-        """Logits [rows, words (+ 1, for "other")] of hidden states, in float32 throughout."""
-        states = self.states(hidden)
+    def logits(self, inputs: Inputs, step: int = 1) -> Tensor:
+        """Logits [rows, words (+ 1, for "other")] at a step, in float32 throughout."""
+        states = self.rollout(inputs, step)[-1]
         logits = states @ self.matrix.T
         if not self.spec.other:
             return logits
@@ -124,7 +158,7 @@ class Head:
 def new_head(layer: int, settings: HeadSettings, words: Words, spec: ModelSpec, seed: int) -> Head:
     """A head before training: the model's own norm and rows, an adapter that changes nothing, and an "other" that
     scores as the rows it stands for do on average."""
-    exit_spec = ExitSpec(layer, settings.norm, settings.adapter, settings.head)
+    exit_spec = ExitSpec(layer, settings.norm, settings.adapter, settings.head, past=settings.past)
     if words.outside:
         exit_spec = replace(exit_spec, vocabulary=VOCABULARY, other=True)
     tensors = first_tensors(exit_spec, words, settings.adapter_size or spec.intermediate_size, seed)
@@ -136,6 +170,12 @@ def first_tensors(spec: ExitSpec, words: Words, adapter_size: int, seed: int) ->
     d = words.rows.shape[1]
     random = torch.Generator().manual_seed(seed * 1000 + spec.layer)
     tensors: dict[str, Tensor] = {}
+    if spec.past == "deep":
+        tensors |= {
+            "past.hidden_norm.weight": torch.ones(d),
+            "past.state_norm.weight": torch.ones(d),
+            "past.weight": torch.randn((d, 2 * d), generator=random) / (2 * d) ** 0.5,
+        }
     if spec.adapter == "linear":
         tensors |= {"adapter.weight": torch.zeros(d, d), "adapter.bias": torch.zeros(d)}
     elif spec.adapter == "mlp":

@@ -1,10 +1,12 @@
-"""Recipe `heads`: exit heads on a frozen trunk (EE-Tuning, Pan et al. 2024; Balcony, Jamialahmadi et al. 2025)."""
+"""Recipes `heads` and `deep`: exit heads on a frozen trunk (EE-Tuning, Pan et al. 2024; Balcony, Jamialahmadi et al. 2025),
+which in `deep` read the deep state of the token before (EAGLE, Li et al. 2024)."""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
+from typing import Any
 
 from offramp.exits.write import replace_file, write_pack
 from offramp.tune.card import model_card
@@ -20,6 +22,9 @@ from offramp.tune.train import Trainer
 from offramp.tune.vocabulary import coverage, frequent_tokens
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
+
+MOST_JUDGED = 4
+"""Steps of a rollout that are judged."""
 
 
 def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> None:
@@ -39,6 +44,7 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
         **provenance(request, shop, samples, plan),
         "vocabulary": {"words": len(ids), "coverage": coverage(features.choice[features.rows(held_out=True)], ids)},
         "exits": [curve.to_dict() for curve in curves],
+        "rollouts": _rollouts(request, trainer),
         "history": trainer.progress.history,
     }
     thresholds = {curve.layer: curve.at_precision[PRECISIONS[0]].threshold for curve in curves}
@@ -57,6 +63,14 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     checkpoint.unlink()
 
 
+def _rollouts(request: TuneRequest, trainer: Trainer) -> list[dict[str, Any]]:
+    """How good exits that read the past are behind tokens that left there too."""
+    if request.head.past == "none":
+        return []
+    steps = range(2, MOST_JUDGED + 1)
+    return [{"step": step, "exits": [curve.to_dict() for curve in trainer.curves(step)]} for step in steps]
+
+
 def _plan(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Plan:
     """The exits given, those that a run before has chosen, or now the best."""
     if isinstance(request.exits, tuple):
@@ -65,7 +79,7 @@ def _plan(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Pl
     if path.is_file():
         values = json.loads(path.read_bytes())
         return Plan(tuple(values["layers"]), values["why"], tuple(values["candidates"]))
-    layers = candidate_layers(shop.model.spec.num_layers)
+    layers = candidate_layers(shop.model.spec.num_layers, deep=request.head.past == "deep")
     features = shop.features(first_samples(samples, PROBE_TOKENS), layers)
     words = _words(request, shop, features)
     heads = _new_heads(request, shop, layers, words)

@@ -15,7 +15,10 @@ import torch
 from torch import Tensor
 
 from offramp.executors.torch.layers import rms_norm
-from offramp.tune.heads import Head, Words
+from offramp.tune.heads import Head, Inputs, Words
+
+FADE = 0.8
+"""What a step of a rollout weighs against the one before it."""
 
 
 @dataclass(frozen=True)
@@ -47,13 +50,24 @@ def target_of(words: Words, top: Tensor, log_sum: Tensor) -> Target:
     return Target(torch.cat((probs, other), -1), entropy)
 
 
-def kl_backward(head: Head, hidden: Tensor, target: Target, scale: float) -> float:
-    """Add the gradient of `scale` times the summed KL to the head's tensors; returns the summed KL.
+def kl_backward(head: Head, inputs: Inputs, target: Target, scale: float, steps: int = 1) -> float:
+    """Add the gradient of `scale` times the summed KL to the head's tensors; returns the summed KL of step 1.
 
-    `hidden` [rows, hidden_size] are the hidden states at the exit.
+    The KL of a later step of a rollout counts `FADE` times as much as that of the step before.
     """
     with torch.autocast("cpu", torch.bfloat16):
-        states = head.states(hidden).float()
+        rollout = [states.float() for states in head.rollout(inputs, steps)]
+    found = [_gradient(head, states, target, scale * FADE**step) for step, states in enumerate(rollout)]
+    if rollout[0].requires_grad:
+        torch.autograd.backward(rollout, [gradient for _, gradient in found])
+    return found[0][0]
+
+
+def _gradient(head: Head, states: Tensor, target: Target, scale: float) -> tuple[float, Tensor]:
+    """The summed KL, and the gradient of `scale` times it by `states` [rows, hidden_size], what meets the head's matrix.
+
+    That by the matrix and by "other" is added to these tensors.
+    """
     fixed, matrix = states.detach(), head.half_matrix
     half = fixed.bfloat16()
     words = len(matrix)
@@ -74,9 +88,7 @@ def kl_backward(head: Head, hidden: Tensor, target: Target, scale: float) -> flo
         gradient += last * tensors["other.weight"].detach()
         _add_gradient(tensors["other.weight"], last.T @ fixed)
         _add_gradient(tensors["other.bias"], last.sum(0))
-    if states.requires_grad:
-        states.backward(gradient)  # type: ignore[no-untyped-call]
-    return kl
+    return kl, gradient
 
 
 def _add_gradient(tensor: Tensor, gradient: Tensor) -> None:

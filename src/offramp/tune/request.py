@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from offramp.llm.backend import Backend
 from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings
 from offramp.types.checks import check_integer
 
-ORDERS = (("heads",), ("router",), ("heads", "router"))
+ORDERS = (("heads",), ("deep",), ("router",), ("heads", "router"), ("deep", "router"))
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TuneRequest:
         model: an alias, a folder, a hub id or a `.gguf` file.
         out: the folder that becomes the exit pack.
         backend, threads: the executor that will serve the model.
-        recipes: `heads`, `router`, or both, in this order.
+        recipes: `heads` or `deep`, `router`, or one of the former and then `router`.
         exits: exit layers, or `auto`.
         max_exits: `auto`: most exits to choose, 1 to 4.
         work: where data and features are kept, so that runs can share them; None is `work` in `out`.
@@ -57,9 +57,12 @@ class TuneRequest:
                 )
         if self.recipes not in ORDERS:
             raise InvalidParameter(
-                "`recipe` must be `heads`, `router` or `heads,router`: routers are trained on finished heads",
+                "`recipe` must be `heads` or `deep`, `router`, or one of the former and then `,router`: routers are trained "
+                "on finished heads",
                 param="recipe",
             )
+        if self.recipes[0] == "deep":
+            object.__setattr__(self, "head", replace(self.head, past="deep"))
         if isinstance(self.exits, str) and self.exits != "auto":
             raise InvalidParameter(
                 f"`exits` must be layers such as `10,20`, or `auto`, not {self.exits!r}", param="exits"
@@ -67,6 +70,11 @@ class TuneRequest:
         if not self.exits:
             raise InvalidParameter("`exits` names no layer", param="exits", hint="give layers such as `10,20`")
         check_integer("max_exits", self.max_exits, 1, 4)
+
+    @property
+    def trains_heads(self) -> bool:
+        """Whether heads are trained, and not only routers for those that are there."""
+        return self.recipes != ("router",)
 
     def settings(self, *, router: bool) -> dict[str, Any]:
         """All settings of heads, or of routers, by name."""

@@ -22,7 +22,7 @@ from offramp.tune.features import Features
 from offramp.tune.heads import Head, Words
 from offramp.tune.report import Meter
 from offramp.tune.settings import RouterSettings
-from offramp.tune.train import Rows, gather, judge, schedule
+from offramp.tune.train import Rows, inputs_of, judge, schedule
 
 BATCH = 1024
 PART = 8192
@@ -93,7 +93,7 @@ def _logits(
     classify = make_classifier(kind, tensors.__getitem__)
     assert classify is not None
     rows = np.asarray(rows, dtype=np.int64)
-    parts = [gather(features.layers[head.spec.layer], rows[i : i + PART]) for i in range(0, len(rows), PART)]
+    parts = [inputs_of(head, features, rows[i : i + PART]) for i in range(0, len(rows), PART)]
     return torch.cat([classify(head.normed(part).detach()).squeeze(-1) for part in parts])
 
 

@@ -49,7 +49,7 @@ def tune_routers(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]
         entries.append({**curve_of(spec.layer, 0.0, router.judged).to_dict(), "loss": router.loss})
     said = {
         **pack.provenance,
-        "recipes": ["heads", "router"],
+        "recipes": [pack.provenance["recipes"][0], "router"],
         "router": entries,
         "settings": {**pack.provenance["settings"], **request.settings(router=True)},
     }

@@ -38,7 +38,7 @@ def tune(request: TuneRequest, update: Update, download: Progress | None = None)
     if isinstance(request.exits, tuple):
         check_layers(request.exits, model.spec.num_layers)
     shop = Workshop(model, request, update)
-    if "heads" in request.recipes:
+    if request.trains_heads:
         _start(request, shop)
     elif not (request.out / "exits.json").is_file():
         raise InvalidParameter(
@@ -47,7 +47,7 @@ def tune(request: TuneRequest, update: Update, download: Progress | None = None)
             hint="use the recipe `heads,router`",
         )
     samples = _enough(shop.samples())
-    if "heads" in request.recipes:
+    if request.trains_heads:
         tune_heads(request, shop, samples)
     if "router" in request.recipes:
         tune_routers(request, shop, samples)

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 from typing import Literal, get_args
 
 from offramp.errors import InvalidParameter
-from offramp.exits.pack import Adapter, Head, Norm
+from offramp.exits.pack import Adapter, Head, Norm, Past
 from offramp.types.checks import check_integer, check_number, check_one_of
 
-Recipe = Literal["heads", "router"]
+Recipe = Literal["heads", "deep", "router"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
 
 MAX_SEED = 2**31 - 1
@@ -62,6 +62,7 @@ class HeadSettings:
         norm: `own`, `shared` or `none`.
         head: `shared`: rows of the LM head, frozen and not stored; `own`: a trained copy of them.
         head_words: tokens that heads score, the most frequent in the data; 0 for all.
+        past: `deep`: heads also read the deep state of the token before.
     """
 
     adapter: Adapter = "mlp"
@@ -69,6 +70,7 @@ class HeadSettings:
     norm: Norm = "own"
     head: Head = "shared"
     head_words: int = 8192
+    past: Past = "none"
 
     def __post_init__(self) -> None:
         check_one_of("adapter", self.adapter, get_args(Adapter))
@@ -76,7 +78,14 @@ class HeadSettings:
         check_one_of("norm", self.norm, get_args(Norm))
         check_one_of("head", self.head, get_args(Head))
         check_integer("head_words", self.head_words, 0)
-        if self.adapter == "none" and self.norm != "own" and self.head == "shared" and not self.head_words:
+        check_one_of("past", self.past, get_args(Past))
+        if (
+            self.past == "none"
+            and self.adapter == "none"
+            and self.norm != "own"
+            and self.head == "shared"
+            and not self.head_words
+        ):
             raise InvalidParameter(
                 "these exit heads have nothing to train: no adapter, no norm and no head of their own",
                 param="adapter",
@@ -96,6 +105,7 @@ class TrainSettings:
         evaluations: how often held-out data are looked at, evenly spread; a checkpoint is written each time.
         patience: training ends after this many evaluations without progress at any exit.
         train_seed: of the order of tokens.
+        rollout: steps of a rollout, 1 to 8, where heads read the past: from step 2 on they see their own output there.
     """
 
     epochs: int = 4
@@ -105,6 +115,7 @@ class TrainSettings:
     evaluations: int = 20
     patience: int = 4
     train_seed: int = 0
+    rollout: int = 3
 
     def __post_init__(self) -> None:
         check_integer("epochs", self.epochs, 1)
@@ -114,6 +125,7 @@ class TrainSettings:
         check_integer("evaluations", self.evaluations, 1)
         check_integer("patience", self.patience, 1)
         check_integer("train_seed", self.train_seed, 0, MAX_SEED)
+        check_integer("rollout", self.rollout, 1, 8)
 
 
 @dataclass(frozen=True, slots=True)

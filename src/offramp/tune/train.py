@@ -20,7 +20,7 @@ from torch import Tensor
 
 from offramp.tune.curves import Curve, Judged, curve_of
 from offramp.tune.features import Features, Half
-from offramp.tune.heads import Head, Words
+from offramp.tune.heads import Head, Inputs, Words
 from offramp.tune.loss import kl_backward, target_of
 from offramp.tune.report import Meter
 from offramp.tune.settings import TrainSettings
@@ -33,8 +33,11 @@ WARM_UP = 0.05
 MAX_NORM = 1.0
 """Gradients of a head are scaled down to this norm."""
 
-LOGITS = 2**22
-"""Logits that are held at once."""
+LOGITS = 2**21
+"""Logits that are held at once: few enough to stay in cache."""
+
+WINDOW = 32
+"""Tokens in a row that are learnt from together where heads read the past."""
 
 JUDGED_IN_TRAINING = 4096
 """Held-out tokens of an evaluation while training goes on."""
@@ -62,6 +65,7 @@ class Trainer:
     def __init__(self, heads: Sequence[Head], words: Words, features: Features, settings: TrainSettings) -> None:
         self._heads, self._words, self._features, self._settings = heads, words, features, settings
         self._train, self._held_out = features.rows(held_out=False), features.rows(held_out=True)
+        self._window = WINDOW if any(head.spec.past == "deep" for head in heads) else 1
         self.batch = min(settings.batch_tokens, len(self._train))
         self._per_epoch = len(self._train) // self.batch
         self.steps = settings.epochs * self._per_epoch
@@ -79,7 +83,7 @@ class Trainer:
         while progress.step < self.steps and progress.waited < self._settings.patience:
             if progress.step // self._per_epoch != epoch:
                 epoch = progress.step // self._per_epoch
-                order = np.random.default_rng([self._settings.train_seed, epoch]).permutation(self._train)
+                order = shuffled(self._train, self._window, [self._settings.train_seed, epoch])
             at = progress.step % self._per_epoch * self.batch
             loss = self._step(order[at : at + self.batch])
             progress.step += 1
@@ -91,9 +95,9 @@ class Trainer:
             for name, tensor in head.tensors.items():
                 tensor.detach().copy_(kept[name])
 
-    def curves(self, most: int = 8 * JUDGED_IN_TRAINING) -> list[Curve]:
-        """How good each exit is, on up to `most` held-out tokens."""
-        judged = judge(self._heads, self._words, self._features, self._held_out[:most])
+    def curves(self, step: int = 1, most: int = 8 * JUDGED_IN_TRAINING) -> list[Curve]:
+        """How good each exit is at a step of a rollout, on up to `most` held-out tokens."""
+        judged = judge(self._heads, self._words, self._features, self._held_out[:most], step)
         return [curve_of(h.spec.layer, kl, j) for h, (kl, j) in zip(self._heads, judged, strict=True)]
 
     def _step(self, rows: Rows) -> float:
@@ -107,8 +111,8 @@ class Trainer:
             top, log_sum = gather(self._features.top, part), torch.from_numpy(self._features.log_sum[part])
             target = target_of(self._words, top, log_sum)
             for head in self._heads:
-                hidden = gather(self._features.layers[head.spec.layer], part)
-                total += kl_backward(head, hidden, target, 1 / len(rows))
+                inputs = inputs_of(head, self._features, part)
+                total += kl_backward(head, inputs, target, 1 / len(rows), self._settings.rollout)
         for head in self._heads:
             torch.nn.utils.clip_grad_norm_(head.tensors.values(), MAX_NORM)
         self._optimizer.step()
@@ -158,8 +162,11 @@ class Trainer:
 
 
 @torch.no_grad()
-def judge(heads: Sequence[Head], words: Words, features: Features, rows: Rows) -> list[tuple[float, Judged]]:
-    """Mean KL of each head at `rows`, and its confidence and agreement there; in float32."""
+def judge(
+    heads: Sequence[Head], words: Words, features: Features, rows: Rows, step: int = 1
+) -> list[tuple[float, Judged]]:
+    """Mean KL of each head at `rows` (ascending), and its confidence and agreement there, at a step of a rollout; in
+    float32."""
     totals = [0.0] * len(heads)
     confidence, agrees = np.zeros((len(heads), len(rows)), np.float32), np.zeros((len(heads), len(rows)), bool)
     ids = torch.cat((words.ids, torch.tensor([-1])))
@@ -168,7 +175,7 @@ def judge(heads: Sequence[Head], words: Words, features: Features, rows: Rows) -
         target = target_of(words, gather(features.top, part), torch.from_numpy(features.log_sum[part]))
         choice, span = torch.from_numpy(features.choice[part]), slice(done, done + len(part))
         for k, head in enumerate(heads):
-            log_probs = head.logits(gather(features.layers[head.spec.layer], part)).log_softmax(-1)
+            log_probs = head.logits(inputs_of(head, features, part), step).log_softmax(-1)
             totals[k] += float((target.negative_entropy - (target.probs * log_probs).sum(-1)).sum())
             best, winner = log_probs.max(-1)
             confidence[k, span] = best.exp().where(winner < len(words.ids), 0.0).numpy()
@@ -180,6 +187,26 @@ def judge(heads: Sequence[Head], words: Words, features: Features, rows: Rows) -
 def gather(rows: Half, which: Rows) -> Tensor:
     """Some rows of a file of hidden states, in float32."""
     return torch.from_numpy(rows[which].astype(np.float32))
+
+
+def inputs_of(head: Head, features: Features, rows: Rows) -> Inputs:
+    """What a head reads at `rows` (ascending)."""
+    hidden = gather(features.layers[head.spec.layer], rows)
+    if head.spec.past == "none":
+        return Inputs(hidden)
+    follows = np.diff(rows, prepend=-2) == 1
+    return Inputs(hidden, torch.from_numpy(features.past(rows)), torch.from_numpy(follows))
+
+
+def shuffled(rows: Rows, window: int, seed: Sequence[int]) -> Rows:
+    """`rows` (ascending) in a new order, in which up to `window` that follow one another stay together."""
+    order = np.random.default_rng(seed)
+    if window == 1:
+        return order.permutation(rows)
+    places = np.arange(len(rows))
+    starts = np.maximum.accumulate(np.where(np.diff(rows, prepend=-2) != 1, places, 0))
+    windows = np.split(rows, np.flatnonzero((places - starts) % window == 0)[1:])
+    return np.concatenate([windows[i] for i in order.permutation(len(windows))])
 
 
 def chunks(rows: Rows, words: Words) -> Iterator[Rows]:
