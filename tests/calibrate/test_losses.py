@@ -85,11 +85,14 @@ def test_disagreement_is_the_share_of_tokens_that_differ(llm: LLM, measurer: Mea
     assert [lost.loss for lost in found] == [c["differ"] / c["tokens"] for c in counted]
 
 
-def test_the_dial_serves_what_was_calibrated_for_answers(
-    llm: LLM, model: Path, pack: Path, data: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    # The toy's outputs are no whole characters, and as text, of replacement characters, longer than they were.
+@pytest.fixture
+def roomy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The toy's outputs are no whole characters, and as text, of replacement characters, longer than they were."""
     monkeypatch.setattr("offramp.calibrate.losses.check_room", lambda *_: None)
+
+
+@pytest.mark.usefixtures("roomy")
+def test_the_dial_serves_what_was_calibrated_for_answers(llm: LLM, model: Path, pack: Path, data: Path) -> None:
     report = calibrate_risks(llm, answered(llm, data), OPTIONS)
     write_calibrations(pack, (), report.key, report.calibrations, OPTIONS.risks, "task")
     place = report.verdict.accepted[0.6]
@@ -116,17 +119,27 @@ def test_prompts_without_completions_are_told_before_anything_runs(
     assert generated == []
 
 
+@pytest.mark.usefixtures("roomy")
+def test_where_full_depth_gives_no_answer_there_is_nothing_to_promise(llm: LLM, data: Path) -> None:
+    prompts = [Prompt(prompt.tokens, "no") for prompt in answered(llm, data)]
+    with pytest.raises(InvalidParameter, match=r"^full depth gives the right completion for none of 12 prompts"):
+        calibrate_risks(llm, prompts, OPTIONS)
+
+
+@pytest.mark.usefixtures("roomy")
 def test_the_command_keeps_both_losses_apart(
     llm: LLM, model: Path, pack: Path, data: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "pairs.jsonl"
-    lines = [{"prompt": text, "completion": "no"} for text in data.read_text().splitlines()]
+    texts = data.read_text().splitlines()
+    answers = generate(llm, [Prompt(tuple(llm.tokenizer.encode(text))) for text in texts])
+    lines = [{"prompt": text, "completion": answer} for text, answer in zip(texts, answers, strict=True)]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines))
-    asked = ["calibrate", str(model), "--exits", str(pack), "--data", str(path), "--risk", "0.3", "--delta", "0.1"]
-    asked += ["--max-tokens", "8", "--steps", "3", "--executor", llm.calibration_key.executor, *TYPES]
+    asked = ["calibrate", str(model), "--exits", str(pack), "--data", str(path), "--risk", "0.6", "--delta", "0.2"]
+    asked += ["--max-tokens", str(LENGTH), "--steps", "3", "--executor", llm.calibration_key.executor, *TYPES]
     assert main(asked) == main([*asked, "--loss", "task"]) == 0
-    assert [(c.loss, c.risk) for c in read_pack(pack).calibrations] == [("disagreement", 0.3), ("task", 0.3)]
+    assert [(c.loss, c.risk) for c in read_pack(pack).calibrations] == [("disagreement", 0.6), ("task", 0.6)]
     shown = capsys.readouterr().out
-    assert "disagreement" in shown and "task:0.3" in shown
+    assert "disagreement" in shown and "task:0.6" in shown
     assert main([*asked, "--loss", "speed"]) == 1
     assert capsys.readouterr().err.startswith("error: `loss` cannot be 'speed'\n")

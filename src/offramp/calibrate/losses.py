@@ -81,11 +81,12 @@ def make_loss(name: LossName, measurer: Measurer) -> Loss:
     return TaskLoss(measurer) if name == "task" else Disagreement(measurer)
 
 
-def check_prompts(name: LossName, prompts: Sequence[Prompt], measurer: Measurer) -> None:
-    """Check that a loss can be measured on some prompts.
+def check_prompts(name: LossName, prompts: Sequence[Prompt], some: Sequence[Prompt], measurer: Measurer) -> None:
+    """Check that a loss can be measured on some prompts, and that there is something to lose on `some` of them.
 
     Raises:
-        InvalidParameter: the loss is `task`, and a prompt has no completion or one that is too long.
+        InvalidParameter: the loss is `task`, and a prompt has no completion or one that is too long, or full depth
+            gives none of `some`.
     """
     if name != "task":
         return
@@ -97,3 +98,9 @@ def check_prompts(name: LossName, prompts: Sequence[Prompt], measurer: Measurer)
             hint='give `.jsonl` files with lines of the form {"prompt": "...", "completion": "..."}',
         )
     check_room(completions, measurer.llm.tokenizer, measurer.max_tokens)
+    if not any(found["right"] for found in measurer.answers("off", some)):
+        raise InvalidParameter(
+            f"full depth gives the right completion for none of {len(some)} prompts, so there is nothing to lose",
+            param="data",
+            hint="give prompts of a task that the model was tuned for",
+        )

@@ -107,7 +107,7 @@ def calibrate_risks(
 
     Raises:
         InvalidParameter: too few prompts to show the smallest risk, even if nothing were lost, or, for the loss `task`,
-            prompts without completions.
+            prompts without completions or such that full depth gives none of them.
         PackError: no exit agrees with full depth often enough for any of the risks.
     """
     split = max(1, round(PATH_SHARE * len(prompts)))
@@ -124,9 +124,9 @@ def calibrate_risks(
     with Results(results_of(llm, options.max_tokens)) as results:
         progress = _Progress(update)
         measurer = Measurer(llm, results, options.max_tokens, progress)
-        check_prompts(options.loss, prompts, measurer)
         loss = make_loss(options.loss, measurer)
-        progress.total = (2 + PILOTS * loss.runs) * len(makes_path) + options.steps * loss.runs * len(tests)
+        progress.total = loss.runs * ((2 + PILOTS) * len(makes_path) + options.steps * len(tests))
+        check_prompts(options.loss, prompts, makes_path, measurer)
         path = _make_path(measurer, loss, makes_path, options)
         progress.total = progress.done + len(path) * loss.runs * len(tests)
         layers: list[float] = []
