@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from examples.order_mail import pools
+from examples.order_mail import make_data, pools
 from examples.order_mail.chatter import MISSPELT
 from examples.order_mail.make_data import MARK, SIZES, main, records
 from examples.order_mail.orders import is_held_out
@@ -107,6 +107,12 @@ def test_the_mails_stay_what_they_are() -> None:
     assert hashlib.sha256(text.encode()).hexdigest() == (
         "a7e84e857a76eb9fae020ee0dd0251680a47500437db4cc80cc7787a1f974b64"
     )
+
+
+def test_the_readme_shows_the_first_mail_of_the_test() -> None:
+    (record,) = some("test", 1)
+    readme = Path(make_data.__file__).with_name("README.md").read_text(encoding="utf-8")
+    assert record["prompt"] + record["completion"] in readme
 
 
 def test_every_kind_of_answer_comes_often() -> None:
