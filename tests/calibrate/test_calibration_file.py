@@ -40,6 +40,14 @@ def test_the_same_key_and_risk_are_replaced_and_the_rest_is_kept(pack: Path) -> 
     assert read_pack(pack).calibrations == (other_risk, other_key, RECOMPUTE, new)
 
 
+def test_a_calibration_of_another_loss_is_kept(pack: Path) -> None:
+    task = replace(FILL, loss="task")
+    write_calibrations(pack, [FILL, task], KEY, [replace(task, prompts=900)], [0.02], "task")
+    assert read_pack(pack).calibrations == (FILL, replace(task, prompts=900))
+    served = read_pack(pack)
+    assert resolve_dial(0.02, served, ANY) == resolve_dial("task:0.02", served, ANY) == FILL.exit
+
+
 def test_a_failed_write_leaves_the_old_file(pack: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_calibrations(pack, [], KEY, [FILL], [])
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("disk full")))

@@ -35,7 +35,7 @@ def test_the_fastest_candidate_wins_on_ever_more_prompts(fastest: int) -> None:
 
 
 def test_lossless_serves_the_winner(llm: LLM, model: Path, pack: Path, data: Path) -> None:
-    prompts = choose_prompts(read_prompts([data], llm.tokenizer), 12, 100)
+    prompts = [prompt.tokens for prompt in choose_prompts(read_prompts([data], llm.tokenizer), 12, 100)]
     race, calibration = choose_drafts(llm, prompts, DraftOptions(lengths=(1, 3), max_tokens=6, batch=2))
     assert race.winner.kv == "verify" and race.winner.max_draft in (1, 3) and race.seconds > 0
     write_calibrations(pack, [], calibration.key, [calibration], [0.0])

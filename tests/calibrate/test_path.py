@@ -13,6 +13,9 @@ from offramp.calibrate.path import NEVER, Observations, Setting, all_settings, b
 
 TOKENS = st.lists(st.tuples(st.sampled_from([NEVER, 0.0, 0.2, 0.5, 0.8, 1.0]), st.integers(-8, 4)), max_size=12)
 
+LENGTH = 30
+"""Tokens of every text."""
+
 
 def observations(seed: int, tokens: int = 3000) -> Observations:
     """Two exits; the surer one is, the rarer it is wrong, and the upper one is right more often."""
@@ -20,7 +23,8 @@ def observations(seed: int, tokens: int = 3000) -> Observations:
     confidences = state.random((tokens, 2)) ** (0.7, 0.4)
     differs = state.random((tokens, 2)) > confidences ** (0.5, 0.2)
     confidences[state.random((tokens, 2)) < 0.1] = NEVER
-    return Observations((5, 20), 30, confidences, differs, np.full(tokens, 1 / tokens))
+    texts = np.arange(tokens) // LENGTH
+    return Observations((5, 20), 30, confidences, differs, np.full(tokens, 1 / tokens), texts, tokens // LENGTH)
 
 
 @given(TOKENS)
@@ -41,19 +45,21 @@ def test_no_threshold_rises_along_the_path(seed: int) -> None:
         assert all(bold.thresholds[layer] <= t for layer, t in careful.thresholds.items())
 
 
+@pytest.mark.parametrize("whole", [False, True])
 @pytest.mark.parametrize("limit", [0.005, 0.05, 0.3])
-def test_what_a_setting_promises_is_what_leaving_by_its_thresholds_gives(limit: float) -> None:
-    seen = observations(7)
-    settings = all_settings(seen)
+def test_what_a_setting_promises_is_what_leaving_by_its_thresholds_gives(limit: float, whole: bool) -> None:
+    seen = observations(7, 9000)
+    settings = all_settings(seen, whole=whole)
     (place,) = choose(settings, [limit])
     setting = settings[place]
-    loss = saved = 0.0
-    for row, wrong in zip(seen.confidences, seen.differs, strict=True):
+    saved, wrong_in = 0.0, [0] * seen.count
+    for text, row, wrong in zip(seen.texts, seen.confidences, seen.differs, strict=True):
         for k, layer in enumerate(seen.layers):
             if row[k] >= setting.thresholds.get(layer, 2.0):
-                loss += wrong[k] / len(seen.weights)
+                wrong_in[text] += int(wrong[k])
                 saved += (1 - layer / 30) / len(seen.weights)
                 break
+    loss = sum(map(bool, wrong_in)) / seen.count if whole else sum(wrong_in) / len(seen.weights)
     assert setting.expected_loss == pytest.approx(loss) and loss <= limit
     assert setting.expected_saving == pytest.approx(saved) and saved > 0
 

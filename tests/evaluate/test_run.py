@@ -17,7 +17,7 @@ from offramp.errors import OfframpError, PackError
 from offramp.evaluate.page import page
 from offramp.evaluate.run import EvalOptions, evaluate
 from offramp.evaluate.similarity import chrf, rouge_l
-from offramp.evaluate.tasks import Case
+from offramp.evaluate.tasks import Case, last_number
 from offramp.exits.calibration import Calibration
 from offramp.exits.write_calibration import write_calibrations
 from offramp.llm import LLM
@@ -40,7 +40,9 @@ def calibrated(model: Path, pack: Path) -> LLM:
 def some_cases(llm: LLM) -> list[Case]:
     texts = [f"[user] {chr(97 + i)} is number {i * 37}\n" for i in range(8)]
     return [
-        Case("numbers" if i % 2 else "chat", tuple(llm.tokenizer.encode(t)), "7" if i % 2 else None)
+        Case("numbers", tuple(llm.tokenizer.encode(t)), "7", last_number)
+        if i % 2
+        else Case("chat", tuple(llm.tokenizer.encode(t)))
         for i, t in enumerate(texts)
     ]
 

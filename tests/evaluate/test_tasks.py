@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from offramp.evaluate.tasks import TASKS, Case, read_cases
+from offramp.evaluate.tasks import TASKS, Case, first_letter, last_number, read_cases
 from offramp.llm import LLM
 
 LINES: dict[str, Any] = {
@@ -39,7 +39,7 @@ def test_a_line_becomes_a_prompt_with_its_answer(
     monkeypatch.setattr("offramp.evaluate.tasks.pull", lambda source, progress: path)
     cases = read_cases([name], llm.tokenizer, 2)
     text, answer = EXPECTED[name]
-    assert cases == [Case(name, tuple(llm.tokenizer.encode(text)), answer)] * 2
+    assert cases == [Case(name, tuple(llm.tokenizer.encode(text)), answer, TASKS[name].judge)] * 2
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -72,10 +72,20 @@ def test_a_file_is_a_set_without_answers(llm: LLM, data: Path) -> None:
         ("B", "The answer is B, not C", True),
         ("B", "C or B", False),
         ("B", "Beta", False),
-        (None, "18", None),
     ],
 )
-def test_an_output_is_right_by_its_last_number_or_its_first_letter(
-    answer: str | None, text: str, right: bool | None
-) -> None:
-    assert Case("x", (1,), answer).is_right(text) is right
+def test_an_output_is_right_by_its_last_number_or_its_first_letter(answer: str, text: str, right: bool) -> None:
+    judge = first_letter if answer.isalpha() else last_number
+    assert Case("x", (1,), answer, judge).is_right(text) is right
+
+
+def test_without_an_answer_nothing_is_right_or_wrong() -> None:
+    assert Case("x", (1,)).is_right("18") is None
+
+
+def test_the_completions_of_a_file_are_its_answers(llm: LLM, tmp_path: Path) -> None:
+    path = tmp_path / "pairs.jsonl"
+    path.write_text('{"prompt": "1 + 1 =", "completion": " 2"}\n{"prompt": "hi"}\n')
+    pair, turn = read_cases([str(path)], llm.tokenizer, None)
+    assert pair == Case("pairs.jsonl", tuple(llm.tokenizer.encode("1 + 1 =")), " 2") and turn.answer is None
+    assert pair.is_right("2\n") and not pair.is_right("is 2")

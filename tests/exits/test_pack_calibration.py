@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from offramp.errors import InvalidParameter, PackError
-from offramp.exits.calibration import Calibration, CalibrationKey, calibrated
+from offramp.exits.calibration import Calibration, CalibrationKey, calibrated, read_risk, say_risk
 from offramp.types.exits import ExitParams
 
 KEY = {"model": "m", "pack": "p", "kv": "fill", "executor": "torch", "weights": "float32", "kv_dtype": "float32"}
@@ -57,3 +58,30 @@ def test_a_risk_must_be_a_share() -> None:
     with pytest.raises(InvalidParameter) as error:
         calibrated(MEASURED, 1.5, key())
     assert error.value.message == "`risk` must be a number at least 0 and at most 1, not 1.5"
+
+
+def test_a_risk_of_one_loss_is_never_answered_by_another() -> None:
+    task = replace(MEASURED[0], loss="task", risk=0.02, exit=ExitParams(threshold=0.5))
+    both = (*MEASURED, task)
+    assert calibrated(both, 0.02, key(kv="fill")).threshold == 0.99
+    assert calibrated(both, 0.02, key(kv="fill"), "task").threshold == 0.5
+    with pytest.raises(PackError) as error:
+        calibrated(both, 0.01, key(kv="fill"), "task")
+    assert error.value.message == "there is no calibration for a risk of task:0.01, only for 0.01, 0.05, task:0.02"
+    with pytest.raises(PackError, match=r"no calibration for a risk of 0\.5, only for task:0\.02"):
+        calibrated([task], 0.5, key(kv="fill"))
+
+
+@pytest.mark.parametrize(
+    ("text", "loss", "risk"),
+    [("0.02", "disagreement", 0.02), ("task:0.02", "task", 0.02), ("1e-3", "disagreement", 0.001)],
+)
+def test_a_risk_may_name_its_loss(text: str, loss: str, risk: float) -> None:
+    assert read_risk(text) == (loss, risk)
+    assert read_risk(say_risk(loss, risk)) == (loss, risk)
+
+
+@pytest.mark.parametrize("text", ["fast", "task:", "0.02:task", ""])
+def test_without_a_number_there_is_no_risk(text: str) -> None:
+    with pytest.raises(ValueError, match="could not convert"):
+        read_risk(text)

@@ -171,7 +171,7 @@ def test_parameters_may_differ_by_prompt(llm: LLM) -> None:
     [
         (
             "loseless",
-            '`exit` cannot be \'loseless\'\nhint: allowed: "off", "lossless", a risk such as 0.02, or ExitPar',
+            '`exit` cannot be \'loseless\'\nhint: allowed: "off", "lossless", a risk such as 0.02 or "task:0.02", or',
         ),
         (0.02, "the exit pack has no calibration\nhint: "),
         (True, "`exit` cannot be True\nhint: "),

@@ -20,7 +20,7 @@ from offramp.calibrate.prompts import Tokens
 from offramp.calibrate.results import Results
 from offramp.calibrate.risks import Update, results_of
 from offramp.errors import InvalidParameter, PackError
-from offramp.exits.calibration import Calibration
+from offramp.exits.calibration import DISAGREEMENT, Calibration
 from offramp.llm.llm import LLM
 from offramp.types.checks import check_integer
 from offramp.types.exits import MAX_DRAFT, ExitParams
@@ -101,7 +101,7 @@ def choose_drafts(
     race = run_race(candidates, prompts[split:], options.batch, _stopwatch(llm, options), update)
     measured = {"seconds_per_token": race.seconds, "seconds_per_token_off": race.full_depth}
     key = replace(llm.calibration_key, kv="verify")
-    return race, Calibration(key, 0.0, 0.0, "disagreement", race.prompts, race.winner, measured)
+    return race, Calibration(key, 0.0, 0.0, DISAGREEMENT, race.prompts, race.winner, measured)
 
 
 def run_race(

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 
+from offramp.calibrate.answers import same_answer
 from offramp.calibrate.path import NEVER, Observations
-from offramp.calibrate.prompts import Tokens
+from offramp.calibrate.prompts import Prompt, Tokens
 from offramp.calibrate.results import Found, Results, digest
 from offramp.errors import OfframpError
 from offramp.exits.criteria import Criterion, Signals, make_criterion
@@ -20,6 +21,8 @@ from offramp.llm.llm import LLM
 from offramp.types.exits import ExitParams
 from offramp.types.output import Output
 from offramp.types.sampling import SamplingParams
+
+P = TypeVar("P", Tokens, Prompt)
 
 CHUNK = 4
 """Prompts are generated for this many full batches at a time; an interruption loses at most so many."""
@@ -37,12 +40,20 @@ class Measurer:
     def __init__(self, llm: LLM, results: Results, max_tokens: int, on_prompts: OnPrompts | None = None) -> None:
         assert not llm.engine.config.profitability
         self.llm, self._results, self._on_prompts = llm, results, on_prompts
-        self._sampling = SamplingParams(max_tokens=max_tokens)
+        self.max_tokens, self._sampling = max_tokens, SamplingParams(max_tokens=max_tokens)
         self._chunk = CHUNK * llm.engine.config.max_num_seqs
 
     def results(self, setting: ExitParams, prompts: Sequence[Tokens]) -> Generator[Found, None, None]:
         """For each prompt in order: `tokens` generated, how many `differ` from full depth, and layers `run`."""
         yield from self._each(digest(params_said(setting)), prompts, lambda some: self._compare(some, setting))
+
+    def answers(self, exit: ExitParams | str, prompts: Sequence[Prompt]) -> Generator[Found, None, None]:
+        """For each prompt in order: `tokens` generated, layers `run`, and whether they are its completion, `right`.
+
+        Every prompt has a completion; `exit` is a setting or `off`.
+        """
+        said = exit if isinstance(exit, str) else params_said(exit)
+        yield from self._each(digest({"answers": said}), prompts, lambda some: self._answer(some, exit))
 
     def observe(self, name: str, options: Mapping[str, Any], prompts: Sequence[Tokens]) -> Observations:
         """What every exit says, by the criterion `name`, about full-depth outputs."""
@@ -53,12 +64,19 @@ class Measurer:
         exits = len(shape.exit_layers)
         values = np.array(tests, dtype=np.float64).reshape(-1, exits, 2)
         weights = [1 / (len(found) * result["tokens"]) for result in found for _ in result["tests"]]
+        texts = np.repeat(np.arange(len(found)), [len(result["tests"]) for result in found])
         return Observations(
-            shape.exit_layers, shape.num_layers, values[:, :, 0], values[:, :, 1] > 0, np.array(weights, np.float64)
+            layers=shape.exit_layers,
+            depth=shape.num_layers,
+            confidences=values[:, :, 0],
+            differs=values[:, :, 1] > 0,
+            weights=np.array(weights, np.float64),
+            texts=texts,
+            count=len(found),
         )
 
     def _each(
-        self, setting: str, prompts: Sequence[Tokens], measure: Callable[[list[Tokens]], list[Found]]
+        self, setting: str, prompts: Sequence[P], measure: Callable[[list[P]], list[Found]]
     ) -> Generator[Found, None, None]:
         coming = iter(prompts)
         while chunk := list(islice(coming, self._chunk)):
@@ -89,6 +107,17 @@ class Measurer:
                 "run": sum(output.report.layers_run),
             }
             for output, choices in zip(outputs, chosen, strict=True)
+        ]
+
+    def _answer(self, prompts: list[Prompt], exit: Dial) -> list[Found]:
+        outputs = self._generate([prompt.tokens for prompt in prompts], exit)
+        return [
+            {
+                "tokens": len(output.token_ids),
+                "run": sum(output.report.layers_run),
+                "right": same_answer(output.text, prompt.completion or ""),
+            }
+            for output, prompt in zip(outputs, prompts, strict=True)
         ]
 
     def _observe(self, prompts: list[Tokens], criterion: Criterion) -> list[Found]:

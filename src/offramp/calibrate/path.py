@@ -34,7 +34,7 @@ class Observations:
 
     `confidences[t, k]` is the confidence of exit k about token t (`NEVER` where it cannot fire), `differs[t, k]`
     whether the token it would have chosen is another one, `weights[t]` the token's share of its prompt's loss, over
-    the number of prompts.
+    the number of prompts, and `texts[t]` the number of its prompt, of `count`.
     """
 
     layers: tuple[int, ...]
@@ -42,6 +42,8 @@ class Observations:
     confidences: Floats
     differs: npt.NDArray[np.bool_]
     weights: Floats
+    texts: npt.NDArray[np.int64]
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,17 +55,21 @@ class Setting:
     expected_saving: float
 
 
-def all_settings(seen: Observations) -> list[Setting]:
+def all_settings(seen: Observations, *, whole: bool = False) -> list[Setting]:
     """A setting for every price, from careful to bold, without repeats.
 
-    What is expected of them is what leaving by these thresholds comes to on the observations: tokens that follow what
-    full depth chose, over exact KV.
+    A prompt's loss is the share of its tokens that differ or, where the first of them loses it as a `whole`, 1; prices
+    are then as many times higher as a prompt has tokens.
+
+    What is expected of settings is what leaving by their thresholds comes to on the observations: tokens that follow
+    what full depth chose, over exact KV.
     """
     settings: list[Setting] = []
     known: dict[int, float] = {}
-    for price in PRICES:
-        left = np.zeros(len(seen.weights), dtype=bool)
-        loss = saving = 0.0
+    scale = len(seen.texts) / seen.count if whole else 1.0
+    for price in (scale * price for price in PRICES):
+        left, wrong = (np.zeros(len(seen.weights), dtype=bool) for _ in range(2))
+        saving = 0.0
         for k, layer in enumerate(seen.layers):
             share = 1 - layer / seen.depth
             confidences = np.where(left, NEVER, seen.confidences[:, k])
@@ -73,9 +79,10 @@ def all_settings(seen: Observations) -> list[Setting]:
             if layer in known:
                 leaves = confidences >= known[layer]
                 left |= leaves
-                loss += float(seen.weights @ (leaves & seen.differs[:, k]))
+                wrong |= leaves & seen.differs[:, k]
                 saving += share * float(seen.weights @ leaves)
         if known and (not settings or known != settings[-1].thresholds):
+            loss = len(np.unique(seen.texts[wrong])) / seen.count if whole else float(seen.weights @ wrong)
             settings.append(Setting(dict(sorted(known.items())), loss, saving))
     return settings
 

@@ -6,7 +6,7 @@ A file ending in `.jsonl` has one prompt a line, in any of these forms; any othe
     {"messages": [...]}                         a conversation, up to its last turn that is not the assistant's
     {"prompt": "..."}, "..."                    a user's turn
     {"text": "..."}                             text to go on from, without the chat template
-    {"prompt": "...", "completion": "..."}      likewise the prompt: pairs are tuned without a chat template
+    {"prompt": "...", "completion": "..."}      likewise the prompt, of which the completion is the right answer
 """
 
 from __future__ import annotations
@@ -14,19 +14,29 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from offramp.calibrate.results import digest
 from offramp.errors import InvalidParameter
 from offramp.tokenizer import Tokenizer
 from offramp.tune.samples import read_sample
 
-FORMS = 'a line is {"prompt": "..."}, {"messages": [...]}, {"text": "..."} or {"token_ids": [...], "prompt_tokens": n}'
+FORMS = (
+    'a line is {"prompt": "..."}, {"prompt": "...", "completion": "..."}, {"messages": [...]}, {"text": "..."} or '
+    '{"token_ids": [...], "prompt_tokens": n}'
+)
 
 Tokens = tuple[int, ...]
 
 
-def read_prompts(files: Iterable[Path], tokenizer: Tokenizer) -> list[Tokens]:
+class Prompt(NamedTuple):
+    """A prompt, and the right answer where it is known."""
+
+    tokens: Tokens
+    completion: str | None = None
+
+
+def read_prompts(files: Iterable[Path], tokenizer: Tokenizer) -> list[Prompt]:
     """The prompts of some files, in their order.
 
     Raises:
@@ -41,11 +51,11 @@ def read_prompts(files: Iterable[Path], tokenizer: Tokenizer) -> list[Tokens]:
         lines = [(number, line) for number, line in enumerate(text.split("\n"), start=1) if line.strip()]
         for number, line in lines:
             where = f"line {number} of `{path}`"
-            prompts.append(tuple(_tokens(_json(line, where) if path.suffix == ".jsonl" else line, where, tokenizer)))
+            prompts.append(_prompt(_json(line, where) if path.suffix == ".jsonl" else line, where, tokenizer))
     return prompts
 
 
-def held_out_prompts(pack: Path) -> list[Tokens]:
+def held_out_prompts(pack: Path) -> list[Prompt]:
     """Prompts that `offramp tune` held out while it made a pack, from the pack's work folder.
 
     Raises:
@@ -58,16 +68,19 @@ def held_out_prompts(pack: Path) -> list[Tokens]:
         )
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     samples = [read_sample(json.loads(line)) for line in whole.splitlines()]
-    return [sample.token_ids[: sample.prompt_tokens] for sample in samples if sample.held_out]
+    return [Prompt(sample.token_ids[: sample.prompt_tokens]) for sample in samples if sample.held_out]
 
 
-def choose_prompts(prompts: Iterable[Tokens], count: int, longest: int) -> list[Tokens]:
-    """At most `count` different prompts of at most `longest` tokens.
+def choose_prompts(prompts: Iterable[Prompt], count: int, longest: int) -> list[Prompt]:
+    """At most `count` different prompts of at most `longest` tokens; of the same tokens the first that comes.
 
     Their order looks random and does not depend on the order they came in, so that any part of them is a sample.
     """
-    different = sorted({prompt for prompt in prompts if 0 < len(prompt) <= longest}, key=lambda prompt: digest(prompt))
-    return different[:count]
+    different: dict[Tokens, Prompt] = {}
+    for prompt in prompts:
+        if 0 < len(prompt.tokens) <= longest:
+            different.setdefault(prompt.tokens, prompt)
+    return sorted(different.values(), key=lambda prompt: digest(prompt.tokens))[:count]
 
 
 def user_turn(text: str, tokenizer: Tokenizer) -> list[int]:
@@ -82,6 +95,13 @@ def conversation(messages: Sequence[Any], tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(tokenizer.apply_chat_template(messages), add_special_tokens=False)
 
 
+def _prompt(value: Any, where: str, tokenizer: Tokenizer) -> Prompt:
+    completion = value.get("completion") if isinstance(value, dict) and "prompt" in value else None
+    if not isinstance(completion, str | None):
+        raise InvalidParameter(f"`completion` in {where} must be a string", param="data", hint=FORMS)
+    return Prompt(tuple(_tokens(value, where, tokenizer)), completion)
+
+
 def _tokens(value: Any, where: str, tokenizer: Tokenizer) -> list[int]:
     values = value if isinstance(value, dict) else {"prompt": value}
     tokens, count = values.get("token_ids"), values.get("prompt_tokens")
@@ -94,7 +114,7 @@ def _tokens(value: Any, where: str, tokenizer: Tokenizer) -> list[int]:
             turns = turns[:-1]
         return conversation(turns, tokenizer)
     elif isinstance(values.get("prompt"), str):
-        if "completion" in values:
+        if values.get("completion") is not None:
             return tokenizer.encode(values["prompt"])
         return user_turn(values["prompt"], tokenizer)
     elif isinstance(values.get("text"), str):

@@ -1,8 +1,7 @@
 """Calibration for given risks: Learn-then-Test (Angelopoulos et al. 2021), as CALM uses it (Schuster et al. 2022).
 
 Some of the prompts make a path of ever bolder settings (`path`); the others, which had no say in it, test the settings
-in that order (`testing`). A prompt's loss is the share of all its generated tokens that differ from one exact
-full-depth pass over the same tokens, and every setting generates anew.
+in that order (`testing`). What a prompt loses, `losses` says; every setting generates anew.
 """
 
 from __future__ import annotations
@@ -17,15 +16,16 @@ import numpy as np
 
 from offramp._version import __version__
 from offramp.calibrate.bounds import prompts_needed
+from offramp.calibrate.losses import LOSSES, Loss, LossName, check_prompts, make_loss
 from offramp.calibrate.measure import Measurer
 from offramp.calibrate.path import Setting, all_settings, choose, corrected
-from offramp.calibrate.prompts import Tokens
+from offramp.calibrate.prompts import Prompt
 from offramp.calibrate.results import Results
 from offramp.calibrate.testing import Verdict, fixed_sequence
 from offramp.errors import InvalidParameter, PackError
 from offramp.exits.calibration import Calibration, CalibrationKey
 from offramp.llm.llm import LLM
-from offramp.types.checks import check_integer, check_number
+from offramp.types.checks import check_integer, check_number, check_one_of
 from offramp.types.exits import ExitParams, KVPolicy
 
 PATH_SHARE = 0.2
@@ -46,7 +46,9 @@ class RiskOptions:
     """What to calibrate for. Validated on construction.
 
     Args:
-        risks: each in (0, 1): expected shares of tokens that differ.
+        risks: each in (0, 1): expected losses of a prompt.
+        loss: `disagreement`, the share of tokens that differ, or `task`, an answer that full depth gets right and exits
+            do not.
         delta: the probability, for each risk, that the promise fails; in (0, 1).
         kv: `fill` or `recompute`.
         criterion, options: the criterion whose thresholds are set.
@@ -59,6 +61,7 @@ class RiskOptions:
 
     risks: tuple[float, ...] = (0.01, 0.02, 0.05)
     delta: float = 0.05
+    loss: LossName = "disagreement"
     kv: KVPolicy = "fill"
     criterion: str = "max_prob"
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -70,6 +73,7 @@ class RiskOptions:
             check_number(name, value, 0, 1, low_open=True)
             if value == 1:
                 raise InvalidParameter(f"`{name}` must be less than 1", param=name)
+        check_one_of("loss", self.loss, LOSSES)
         check_integer("steps", self.steps, 1)
         check_integer("max_tokens", self.max_tokens, 1)
         object.__setattr__(self, "risks", tuple(sorted(set(self.risks))))
@@ -97,12 +101,13 @@ class RiskReport:
 
 
 def calibrate_risks(
-    llm: LLM, prompts: Sequence[Tokens], options: RiskOptions, update: Update = lambda done, total, text: None
+    llm: LLM, prompts: Sequence[Prompt], options: RiskOptions, update: Update = lambda done, total, text: None
 ) -> RiskReport:
     """Calibrate for `options.risks` on prompts in random order; what was measured before is not measured again.
 
     Raises:
-        InvalidParameter: too few prompts to show the smallest risk, even if nothing differed.
+        InvalidParameter: too few prompts to show the smallest risk, even if nothing were lost, or, for the loss `task`,
+            prompts without completions or such that full depth gives none of them.
         PackError: no exit agrees with full depth often enough for any of the risks.
     """
     split = max(1, round(PATH_SHARE * len(prompts)))
@@ -116,44 +121,47 @@ def calibrate_risks(
             hint="give more prompts, or larger risks",
         )
     key = replace(llm.calibration_key, kv=options.kv)
-    progress = _Progress(update, (2 + PILOTS) * len(makes_path) + options.steps * len(tests))
     with Results(results_of(llm, options.max_tokens)) as results:
+        progress = _Progress(update)
         measurer = Measurer(llm, results, options.max_tokens, progress)
-        path = _make_path(measurer, makes_path, options)
-        progress.total = progress.done + len(path) * len(tests)
+        loss = make_loss(options.loss, measurer)
+        progress.total = loss.runs * ((2 + PILOTS) * len(makes_path) + options.steps * len(tests))
+        check_prompts(options.loss, prompts, makes_path, measurer)
+        path = _make_path(measurer, loss, makes_path, options)
+        progress.total = progress.done + len(path) * loss.runs * len(tests)
         layers: list[float] = []
 
         def losses(setting: Setting) -> Generator[float, None, None]:
             run = tokens = 0
             layers.append(0.0)
-            for result in measurer.results(options.params(setting), tests):
-                run, tokens = run + result["run"], tokens + result["tokens"]
+            for lost in loss.of(options.params(setting), tests):
+                run, tokens = run + lost.run, tokens + lost.tokens
                 layers[-1] = run / tokens
-                yield result["differ"] / result["tokens"]
+                yield lost.loss
 
         verdict = fixed_sequence(path, losses, len(tests), options.risks, options.delta)
     calibrations = _calibrations(key, path, verdict, layers, options)
     return RiskReport(options, key, len(tests), tuple(path), verdict, tuple(layers), calibrations)
 
 
-def _make_path(measurer: Measurer, prompts: Sequence[Tokens], options: RiskOptions) -> list[Setting]:
+def _make_path(measurer: Measurer, loss: Loss, prompts: Sequence[Prompt], options: RiskOptions) -> list[Setting]:
     """Settings whose losses on `prompts` reach from well within the smallest risk to just beyond the largest."""
     low, high = CAREFUL * options.risks[0], BOLD * options.risks[-1]
-    settings = all_settings(measurer.observe(options.criterion, options.options, prompts))
+    seen = measurer.observe(options.criterion, options.options, [prompt.tokens for prompt in prompts])
+    settings = all_settings(seen, whole=loss.whole)
     if not settings:
         raise PackError("no exit ever agrees with full depth", hint="train its exits with `offramp tune`")
     pilots = sorted({0, *choose(settings, _between(low / 16, high, PILOTS))})
     losses: list[float] = []
     for place in pilots:
-        results = measurer.results(options.params(settings[place]), prompts)
-        losses.append(fmean(result["differ"] / result["tokens"] for result in results))
+        losses.append(fmean(lost.loss for lost in loss.of(options.params(settings[place]), prompts)))
         if losses[-1] > high:
             break
     path = corrected(settings, pilots[: len(losses)], losses)
     places = choose(path, _between(low, high, options.steps))
     if not places:
         raise PackError(
-            f"even thresholds that hardly any token reaches let {losses[0]:.1%} of tokens differ",
+            f"{losses[0]:.1%} {loss.of_what} even at thresholds that hardly any token reaches",
             hint="train its exits with `offramp tune`, or calibrate for larger risks",
         )
     return [path[place] for place in places]
@@ -188,17 +196,16 @@ def _calibrations(
         test = verdict.tested[place]
         measured = {"loss": test.mean, "p_value": test.p_values[risk], "layers": layers[place]}
         params = options.params(path[place])
-        calibrations.append(Calibration(key, risk, options.delta, "disagreement", test.count, params, measured))
+        calibrations.append(Calibration(key, risk, options.delta, options.loss, test.count, params, measured))
     return tuple(calibrations)
 
 
 class _Progress:
     """Counts prompts, and says how long the rest takes if no setting fails early."""
 
-    def __init__(self, update: Update, total: int) -> None:
-        self.total = total
+    def __init__(self, update: Update) -> None:
         self._update, self._start = update, monotonic()
-        self.done = self._new_prompts = self._new_tokens = 0
+        self.total = self.done = self._new_prompts = self._new_tokens = 0
 
     def __call__(self, prompts: int, new_prompts: int, new_tokens: int) -> None:
         self.done += prompts

@@ -50,7 +50,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, type=read, metavar=metavar, help=help, default=argparse.SUPPRESS, **more)
 
     add("--kv", _words, "POLICY,...", "KV policies: fill, recompute, verify (default: fill)")
-    add("--risk", _numbers, "RISK,...", "shares of tokens that may differ (default: 0.01,0.02,0.05)")
+    add("--risk", _numbers, "RISK,...", "expected losses that are allowed (default: 0.01,0.02,0.05)")
+    add("--loss", str, "NAME", "disagreement: tokens that differ; task: answers that are lost (default: disagreement)")
     add("--delta", float, "D", "probability that the promise of a risk fails (default: 0.05)")
     add("--criterion", str, "NAME", "what makes a token leave; `offramp doctor` lists them (default: max_prob)")
     add("--option", values.option, "NAME=VALUE", "an option of the criterion; may be repeated", action="append")
@@ -78,7 +79,7 @@ def run(args: argparse.Namespace) -> int:
     pack = _pack(args)
     common = _given(args, criterion="criterion", max_tokens="max_tokens")
     common["options"] = dict(getattr(args, "option", []))
-    risks = RiskOptions(**common, **_given(args, risk="risks", delta="delta", steps="steps"))
+    risks = RiskOptions(**common, **_given(args, risk="risks", loss="loss", delta="delta", steps="steps"))
     drafts = DraftOptions(**common, **_given(args, draft_lengths="lengths", draft_batch="batch"))
     reports: list[RiskReport | Race] = []
     with flags.open_llm(args, profitability=False) as llm, show_progress() as update:
@@ -89,13 +90,14 @@ def run(args: argparse.Namespace) -> int:
         try:
             for kv in kinds:
                 if kv == "verify":
-                    race, calibration = choose_drafts(llm, prompts, drafts, update)
+                    race, calibration = choose_drafts(llm, [prompt.tokens for prompt in prompts], drafts, update)
                     reports.append(race)
                     write_calibrations(pack, read_pack(pack).calibrations, calibration.key, [calibration], [0.0])
                 else:
                     report = calibrate_risks(llm, prompts, replace(risks, kv=kv), update)
                     reports.append(report)
-                    write_calibrations(pack, read_pack(pack).calibrations, report.key, report.calibrations, risks.risks)
+                    old, new = read_pack(pack).calibrations, report.calibrations
+                    write_calibrations(pack, old, report.key, new, risks.risks, risks.loss)
         except KeyboardInterrupt:
             print_note("what was measured is kept: the same command goes on from there")
             raise
@@ -121,6 +123,7 @@ def _pack(args: argparse.Namespace) -> Path:
 
 def _show(report: RiskReport | Race, depth: int) -> None:
     from offramp.calibrate.drafts import Race
+    from offramp.exits.calibration import say_risk
 
     if isinstance(report, Race):
         speeds = ("full depth", f"{1 / report.full_depth:.1f}"), ("drafts", f"{1 / report.seconds:.1f}")
@@ -131,14 +134,15 @@ def _show(report: RiskReport | Race, depth: int) -> None:
         return
     rows = []
     for risk, place in report.verdict.accepted.items():
+        said = say_risk(report.options.loss, risk)
         if place is None:
-            rows.append((f"{risk:g}", "none keeps it", f"{report.verdict.tested[0].mean:.4f}", "", ""))
+            rows.append((said, "none keeps it", f"{report.verdict.tested[0].mean:.4f}", "", ""))
             continue
         test, layers = report.verdict.tested[place], f"{report.layers[place]:.1f} of {depth}"
         p_value = f"{test.p_values[risk]:.3f}"
-        rows.append((f"{risk:g}", _thresholds(report.path[place].thresholds), f"{test.mean:.4f}", p_value, layers))
+        rows.append((said, _thresholds(report.path[place].thresholds), f"{test.mean:.4f}", p_value, layers))
     title = f"{report.options.kv}: {report.options.criterion}, {report.prompts} prompts"
-    print_table(title, ("risk", "thresholds", "differ", "p", "layers run"), rows)
+    print_table(title, ("risk", "thresholds", report.options.loss, "p", "layers run"), rows)
 
 
 def _json(report: RiskReport | Race) -> dict[str, Any]:
@@ -148,10 +152,15 @@ def _json(report: RiskReport | Race) -> dict[str, Any]:
     if isinstance(report, Race):
         return {**asdict(report), "kv": "verify", "winner": params_said(report.winner)}
     settings = [
-        {**asdict(report.path[test.place]), "differ": test.mean, "prompts": test.count, "layers": layers}
+        {**asdict(report.path[test.place]), "loss": test.mean, "prompts": test.count, "layers": layers}
         for test, layers in zip(report.verdict.tested, report.layers, strict=True)
     ]
-    return {"kv": report.options.kv, "accepted": report.verdict.accepted, "settings": settings}
+    return {
+        "kv": report.options.kv,
+        "loss": report.options.loss,
+        "accepted": report.verdict.accepted,
+        "settings": settings,
+    }
 
 
 def _thresholds(thresholds: float | Mapping[int, float]) -> str:

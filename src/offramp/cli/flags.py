@@ -135,7 +135,8 @@ def add_exit_flags(parser: argparse.ArgumentParser) -> None:
     group.group.add_argument(
         "--exit",
         metavar="off|lossless|RISK",
-        help="off, lossless (drafts checked at full depth), or a calibrated risk such as 0.02 (default: off)",
+        help="off, lossless (drafts checked at full depth), or a calibrated risk such as 0.02 or task:0.02 "
+        "(default: off)",
     )
     group.add("criterion", str, "NAME", "what makes a token leave; `offramp doctor` lists them")
     group.add("threshold", values.threshold, "X|LAYER=X,...", "leave at this confidence")

@@ -8,6 +8,7 @@ from html import escape
 from offramp.evaluate.bootstrap import Interval
 from offramp.evaluate.charts import Point, bars, colour, scatter
 from offramp.evaluate.results import EvalReport, Sample, SettingReport
+from offramp.exits.calibration import DISAGREEMENT, read_risk
 
 QUALITY = {"differ": "differ", "rouge_l": "ROUGE-L", "chrf": "chrF"}
 WORK = {
@@ -18,6 +19,9 @@ WORK = {
     "tokens_per_second": "tokens/s",
 }
 """Measures in the order of the tables, and what their heads say."""
+
+LOSSES = {DISAGREEMENT: ("differ", "share that differs"), "task": ("task", "share of answers that is lost")}
+"""The measure of each loss that a risk can promise, and how a chart says it."""
 
 Rows = list[tuple[str, list[tuple[str, str]]]]
 """The name of a setting, and a value with its interval for each column."""
@@ -34,7 +38,8 @@ SHALLOW, DEEP = (120, 225, 150), (250, 225, 160)
 
 CAPTIONS = """<p>Every setting generated for the same prompts, in turns. <b>differ</b>: share of generated tokens that
 differ from one full-depth pass over the same tokens, as calibration counts them. <b>ROUGE-L</b>, <b>chrF</b>: likeness
-of outputs to those of full depth. <b>perplexity</b>: of outputs, under full depth. <b>run</b>, <b>filled</b>,
+of outputs to those of full depth. Sets with answers: the share that is right, and the points <b>lost</b> against full
+depth on the same prompts. <b>perplexity</b>: of outputs, under full depth. <b>run</b>, <b>filled</b>,
 <b>skipped</b>: layers for a token. Small figures: 95% bootstrap intervals over prompts.</p>"""
 
 
@@ -42,7 +47,7 @@ def page(report: EvalReport) -> str:
     """The whole page."""
     sets = ", ".join(f"{count} of {name}" for name, count in report.prompts.items())
     about = "; ".join(f"{name} {value}" for name, value in report.about.items())
-    charts = "\n".join([_frontier(report), _depths(report), *_calibration(report)])
+    charts = "\n".join([*_frontiers(report), _depths(report), *_calibration(report)])
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><title>offramp eval</title><style>{STYLE}</style></head><body>
 <h1>What early exits cost and save</h1>
@@ -59,8 +64,9 @@ def page(report: EvalReport) -> str:
 
 def tables(report: EvalReport) -> list[tuple[str, list[str], Rows]]:
     """The title, the heads and the rows of a table of quality and of one of work."""
-    tasks = {name: name.partition("/")[2] for name in report.settings[0].measures if name.startswith("accuracy/")}
-    shares = {**QUALITY, **tasks}
+    shares = dict(QUALITY)
+    for task in _answered(report):
+        shares |= {f"accuracy/{task}": task, f"points_lost/{task}": "lost"}
     quality, work = [], []
     for setting in report.settings:
         told = setting.measures
@@ -76,7 +82,7 @@ def _shown(interval: Interval, scale: int = 1) -> tuple[str, str]:
     """Three digits or so."""
     digits = 2 if abs(interval.value) * scale < 10 else 1 if abs(interval.value) * scale < 100 else 0
     value, low, high = (f"{number * scale:.{digits}f}" for number in interval)
-    return value, f"{low}-{high}"
+    return value, f"{low} to {high}" if interval.low < 0 else f"{low}-{high}"
 
 
 def _table(title: str, heads: Sequence[str], rows: Rows) -> str:
@@ -88,9 +94,18 @@ def _table(title: str, heads: Sequence[str], rows: Rows) -> str:
     return f"<table><tr>{head}</tr>{''.join(body)}</table>"
 
 
-def _frontier(report: EvalReport) -> str:
-    points = [Point(s.name, i, s.speedup, s.measures["rouge_l"]) for i, s in enumerate(report.settings)]
-    return scatter("Quality against speed", "speed-up over full depth", "ROUGE-L against full depth", points)
+def _answered(report: EvalReport) -> list[str]:
+    """The sets that have answers."""
+    return [name.partition("/")[2] for name in report.settings[0].measures if name.startswith("accuracy/")]
+
+
+def _frontiers(report: EvalReport) -> Iterable[str]:
+    """Likeness to full depth against speed, and, of sets that have answers, accuracy."""
+    shown = {"rouge_l": "ROUGE-L against full depth"}
+    shown |= {f"accuracy/{task}": f"share right of {task}" for task in _answered(report)}
+    for name, up in shown.items():
+        points = [Point(s.name, i, s.speedup, s.measures[name]) for i, s in enumerate(report.settings)]
+        yield scatter("Quality against speed", "speed-up over full depth", up, points)
 
 
 def _depths(report: EvalReport) -> str:
@@ -99,19 +114,22 @@ def _depths(report: EvalReport) -> str:
 
 
 def _calibration(report: EvalReport) -> Iterable[str]:
-    """What was promised against what differs here, for settings that are risks."""
-    points = []
-    for number, setting in enumerate(report.settings):
-        if (risk := as_risk(setting.name)) is not None:
-            points.append(Point(setting.name, number, Interval(risk, risk, risk), setting.measures["differ"]))
-    if points:
-        yield scatter("Calibration", "risk that was asked for", "share that differs", points, diagonal=True)
+    """What was promised against what is lost here, for settings that are risks: a chart for each loss."""
+    for loss, (measure, up) in LOSSES.items():
+        points = []
+        for number, setting in enumerate(report.settings):
+            asked = as_risk(setting.name)
+            if asked is not None and asked[0] == loss and measure in setting.measures:
+                risk = Interval(asked[1], asked[1], asked[1])
+                points.append(Point(setting.name, number, risk, setting.measures[measure]))
+        if points:
+            yield scatter("Calibration", "risk that was asked for", up, points, diagonal=True)
 
 
-def as_risk(setting: str) -> float | None:
-    """The risk that a setting of the dial is, if it is one."""
+def as_risk(setting: str) -> tuple[str, float] | None:
+    """The loss and the risk that a setting of the dial is, if it is a risk."""
     try:
-        return float(setting)
+        return read_risk(setting)
     except ValueError:
         return None
 

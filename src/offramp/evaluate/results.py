@@ -24,8 +24,9 @@ class SettingReport:
         name: as it was asked for.
         measures: `differ` (share of generated tokens that differ from one full-depth pass over the same tokens, a mean
             over prompts), `rouge_l` and `chrf` (of outputs, against full depth's), `perplexity` (of outputs, under
-            full depth), `exit_layer` (mean), `run`, `filled` and `skipped` (layers for a token), `tokens_per_second`,
-            and for each set with answers `accuracy/SET`.
+            full depth), `exit_layer` (mean), `run`, `filled` and `skipped` (layers for a token), `tokens_per_second`;
+            for each set with answers `accuracy/SET` and `points_lost/SET` (accuracy of `off` less this one's, paired
+            over prompts), and over all of them `task` (share of answers right under `off` and wrong here).
         speedup: tokens per second over those of `off`, measured in turns.
         exit_shares: exit layer -> share of tokens proposed there; the depth stands for the top.
         drafts: proposed and accepted.

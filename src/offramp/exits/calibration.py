@@ -6,9 +6,9 @@
      "calibrations": [
        {"key": {"model": "...", "pack": "...", "kv": "fill", "executor": "torch",
                 "weights": "float32", "kv_dtype": "float32"},
-        "risk": 0.02,            # expected share of tokens that differ, or whatever `loss` names
+        "risk": 0.02,            # expected loss of a prompt
         "delta": 0.05,           # probability that the promise fails
-        "loss": "disagreement",  # the loss that was measured, in [0, 1] per prompt
+        "loss": "disagreement",  # tokens that differ from full depth, or "task": answers that are lost; in [0, 1]
         "prompts": 1000,         # prompts measured on
         "exit": {"criterion": "max_prob", "threshold": {"10": 0.93}, "kv": "fill"}}]}
 
@@ -25,6 +25,9 @@ from dataclasses import dataclass, field, fields, replace
 from offramp.errors import PackError
 from offramp.types.checks import check_number
 from offramp.types.exits import ExitParams
+
+DISAGREEMENT = "disagreement"
+"""The loss of a risk that names none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,9 +49,10 @@ class CalibrationKey:
 
 @dataclass(frozen=True, slots=True)
 class Calibration:
-    """Exit parameters `exit` whose `loss` is at most `risk` with probability 1 - `delta`, over `prompts` prompts.
+    """Exit parameters `exit` whose expected `loss` is at most `risk` with probability 1 - `delta`.
 
-    `measured` says what they came to there, such as the mean number of `layers` run for a token.
+    They were measured on `prompts` prompts; `measured` says what they came to there, such as the mean number of
+    `layers` run for a token.
     """
 
     key: CalibrationKey
@@ -60,24 +64,28 @@ class Calibration:
     measured: Mapping[str, float] = field(default_factory=dict)
 
 
-def calibrated(calibrations: Sequence[Calibration], risk: float, key: CalibrationKey) -> ExitParams:
-    """The exit parameters measured for the largest risk that is at most `risk`; of several, those that run least.
+def calibrated(
+    calibrations: Sequence[Calibration], risk: float, key: CalibrationKey, loss: str = DISAGREEMENT
+) -> ExitParams:
+    """The exit parameters measured for the largest risk of this loss that is at most `risk`.
 
-    Those for `verify` answer only a `key` that asks for them.
+    Of several, those that run least. A risk of one loss is never answered by another's. Calibrations for `verify`
+    answer only a `key` that asks for them.
 
     Raises:
         InvalidParameter: `risk` is not in [0, 1].
-        PackError: no calibration holds for `key` and `risk`; the message lists those there are.
+        PackError: no calibration holds for `key`, `risk` and `loss`; the message lists those there are.
     """
     check_number("risk", risk, 0, 1)
     matching = [c for c in calibrations if c.key.answers(key) and (key.kv or c.key.kv != "verify")]
-    fitting = [c for c in matching if c.risk <= risk]
+    fitting = [c for c in matching if c.loss == loss and c.risk <= risk]
     if fitting:
         return max(fitting, key=lambda c: (c.risk, -c.measured.get("layers", 0.0))).exit
     if matching:
-        risks = ", ".join(f"{r:g}" for r in sorted({c.risk for c in matching}))
+        risks = ", ".join(say_risk(*pair) for pair in sorted({(c.loss, c.risk) for c in matching}))
         raise PackError(
-            f"there is no calibration for a risk of {risk:g}, only for {risks}", hint="ask for one of these"
+            f"there is no calibration for a risk of {say_risk(loss, risk)}, only for {risks}",
+            hint="ask for one of these",
         )
     if calibrations:
         there = "; ".join(sorted({_describe(c.key) for c in calibrations}))
@@ -86,6 +94,21 @@ def calibrated(calibrations: Sequence[Calibration], risk: float, key: Calibratio
         "the exit pack has no calibration",
         hint="calibrate it, or give a criterion and a threshold instead of a risk",
     )
+
+
+def say_risk(loss: str, risk: float) -> str:
+    """A risk as the dial has it: `0.02`, and `task:0.02` for the loss `task`."""
+    return f"{risk:g}" if loss == DISAGREEMENT else f"{loss}:{risk:g}"
+
+
+def read_risk(text: str) -> tuple[str, float]:
+    """The loss and the risk that the dial says.
+
+    Raises:
+        ValueError: there is no number.
+    """
+    loss, _, risk = text.rpartition(":")
+    return loss or DISAGREEMENT, float(risk)
 
 
 def tuned_drafts(calibrations: Sequence[Calibration], key: CalibrationKey) -> ExitParams | None:

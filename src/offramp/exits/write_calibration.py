@@ -8,7 +8,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from offramp.exits.calibration import Calibration, CalibrationKey
+from offramp.exits.calibration import DISAGREEMENT, Calibration, CalibrationKey
 from offramp.exits.write import params_json, replace_file
 from offramp.types.exits import ExitParams
 
@@ -21,9 +21,10 @@ def write_calibrations(
     key: CalibrationKey,
     new: Collection[Calibration],
     risks: Collection[float],
+    loss: str = DISAGREEMENT,
 ) -> None:
-    """Write `calibration.json` of a pack: what is `new`, and of the `old` all but those of `key` at `risks`."""
-    kept = [c for c in old if c.key != key or c.risk not in risks]
+    """Write `calibration.json` of a pack: what is `new`, and the `old` but for those of `key` and `loss` at `risks`."""
+    kept = [c for c in old if c.key != key or c.risk not in risks or c.loss != loss]
     entries = [{**asdict(c), "exit": params_said(c.exit)} for c in (*kept, *new)]
     text = json.dumps({"format": FORMAT, "calibrations": entries}, indent=1)
     replace_file(folder / "calibration.json", (text + "\n").encode())

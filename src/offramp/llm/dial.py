@@ -1,11 +1,15 @@
-"""The dial: `off`, `lossless`, a risk, or exit parameters."""
+"""The dial: `off`, `lossless`, a risk, or exit parameters.
+
+A risk is a number, `0.02`, which speaks of tokens that differ from full depth, or it names its loss: `task:0.02`
+speaks of answers that are lost. So a position means the same for every pack, whatever a pack was calibrated for.
+"""
 
 from __future__ import annotations
 
 from dataclasses import replace
 
 from offramp.errors import InvalidParameter
-from offramp.exits.calibration import CalibrationKey, calibrated, tuned_drafts
+from offramp.exits.calibration import CalibrationKey, calibrated, read_risk, tuned_drafts
 from offramp.exits.pack import ExitPack
 from offramp.types.exits import LOSSLESS, ExitParams
 
@@ -28,11 +32,11 @@ def resolve_dial(dial: Dial, pack: ExitPack, key: CalibrationKey) -> ExitParams 
     try:
         if isinstance(dial, bool):
             raise TypeError
-        risk = float(dial)
+        loss, risk = read_risk(str(dial))
     except (TypeError, ValueError):
         raise InvalidParameter(
             f"`exit` cannot be {dial!r}",
             param="exit",
-            hint='allowed: "off", "lossless", a risk such as 0.02, or ExitParams(...)',
+            hint='allowed: "off", "lossless", a risk such as 0.02 or "task:0.02", or ExitParams(...)',
         ) from None
-    return calibrated(pack.calibrations, risk, key)
+    return calibrated(pack.calibrations, risk, key, loss)

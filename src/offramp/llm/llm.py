@@ -138,8 +138,8 @@ class LLM:
         """Generate for one prompt, or for a list of prompts (texts or token id lists).
 
         Args:
-            sampling, exit: for all prompts, or one per prompt. `exit` is "off", "lossless", a risk such as 0.02 for
-                which the exit pack has a calibration, or ExitParams.
+            sampling, exit: for all prompts, or one per prompt. `exit` is "off", "lossless", a risk for which the
+                exit pack has a calibration, such as 0.02 or "task:0.02", or ExitParams.
             on_progress: told after every step.
 
         Returns:

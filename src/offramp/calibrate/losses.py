@@ -1,0 +1,106 @@
+"""What a setting may lose: the losses that a risk can promise, each in [0, 1] for a prompt.
+
+`disagreement` is the share of the tokens generated for the prompt that differ from one exact full-depth pass over the
+same tokens. `task` asks for the right completion, and is 1 where full depth gives it and the setting does not, else 0.
+What a setting gets right and full depth does not is not set against that, so the share of prompts that a setting
+answers rightly falls by no more than its expected loss.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Sequence
+from typing import Literal, NamedTuple, Protocol
+
+from offramp.calibrate.answers import check_room
+from offramp.calibrate.measure import Measurer
+from offramp.calibrate.prompts import Prompt
+from offramp.errors import InvalidParameter
+from offramp.types.exits import ExitParams
+
+LossName = Literal["disagreement", "task"]
+LOSSES: tuple[LossName, ...] = ("disagreement", "task")
+
+
+class Lost(NamedTuple):
+    """A prompt's loss under a setting, how many `tokens` were generated for it, and how many layers were `run`."""
+
+    loss: float
+    tokens: int
+    run: int
+
+
+class Loss(Protocol):
+    """A loss, and how it is measured.
+
+    Attributes:
+        whole: whether one token that differs may lose the whole prompt, not its share of it.
+        runs: generations for each prompt and setting.
+        of_what: what a mean loss is a share of, in words.
+    """
+
+    whole: bool
+    runs: int
+    of_what: str
+
+    def of(self, setting: ExitParams, prompts: Sequence[Prompt]) -> Generator[Lost, None, None]:
+        """What each prompt loses, in order."""
+        ...
+
+
+class Disagreement:
+    """The share of tokens that differ from full depth."""
+
+    whole, runs, of_what = False, 1, "of tokens differ"
+
+    def __init__(self, measurer: Measurer) -> None:
+        self._measurer = measurer
+
+    def of(self, setting: ExitParams, prompts: Sequence[Prompt]) -> Generator[Lost, None, None]:
+        """What each prompt loses, in order."""
+        for found in self._measurer.results(setting, [prompt.tokens for prompt in prompts]):
+            yield Lost(found["differ"] / found["tokens"], found["tokens"], found["run"])
+
+
+class TaskLoss:
+    """Right completions of full depth that a setting does not give."""
+
+    whole, runs, of_what = True, 2, "of answers are lost"
+
+    def __init__(self, measurer: Measurer) -> None:
+        self._measurer = measurer
+
+    def of(self, setting: ExitParams, prompts: Sequence[Prompt]) -> Generator[Lost, None, None]:
+        """What each prompt loses, in order."""
+        full_depth = self._measurer.answers("off", prompts)
+        for full, found in zip(full_depth, self._measurer.answers(setting, prompts), strict=True):
+            yield Lost(float(full["right"] and not found["right"]), found["tokens"], found["run"])
+
+
+def make_loss(name: LossName, measurer: Measurer) -> Loss:
+    """The loss of this name."""
+    return TaskLoss(measurer) if name == "task" else Disagreement(measurer)
+
+
+def check_prompts(name: LossName, prompts: Sequence[Prompt], some: Sequence[Prompt], measurer: Measurer) -> None:
+    """Check that a loss can be measured on some prompts, and that there is something to lose on `some` of them.
+
+    Raises:
+        InvalidParameter: the loss is `task`, and a prompt has no completion or one that is too long, or full depth
+            gives none of `some`.
+    """
+    if name != "task":
+        return
+    completions = [prompt.completion for prompt in prompts if prompt.completion is not None]
+    if missing := len(prompts) - len(completions):
+        raise InvalidParameter(
+            f"the loss `task` needs completions, and {missing} of {len(prompts)} prompts have none",
+            param="data",
+            hint='give `.jsonl` files with lines of the form {"prompt": "...", "completion": "..."}',
+        )
+    check_room(completions, measurer.llm.tokenizer, measurer.max_tokens)
+    if not any(found["right"] for found in measurer.answers("off", some)):
+        raise InvalidParameter(
+            f"full depth gives the right completion for none of {len(some)} prompts, so there is nothing to lose",
+            param="data",
+            hint="give prompts of a task that the model was tuned for",
+        )
