@@ -1,4 +1,5 @@
-"""Heads at the embedding that read the past: their outputs are the oracle's, whatever the schedule; preemption included."""
+"""Heads at the embedding that read the past: their outputs are the oracle's, whatever the schedule; preemption
+included."""
 
 from __future__ import annotations
 

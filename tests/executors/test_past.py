@@ -49,6 +49,7 @@ def test_a_head_reads_what_the_token_before_left(toy: Toy, fields: dict[str, Any
     write_hidden(executor, 1, range(ROWS), hidden)
     for p in reversed(range(ROWS)):
         (scored,) = executor.score(1, [ScoreRow(p, table(executor), ALL_LOGPROBS, seed=0)], frozenset())
+        assert scored.logprobs is not None
         found = np.exp([dict(scored.logprobs)[token] for token in range(VOCAB)])
         np.testing.assert_allclose(found, expected[p], atol=toy.tolerance(1e-9))
 

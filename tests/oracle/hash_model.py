@@ -21,8 +21,8 @@ def digest(*parts: object) -> int:
 class HashModel:
     """A `Model` of hashes. A hidden state is [3]: the state itself, a hash of the tokens so far, and the layers run.
 
-    The second part is what exits and the top agree on: they choose the same token in about `agreement` of all cases. The
-    second exit reads the past.
+    The second part is what exits and the top agree on: they choose the same token in about `agreement` of all cases.
+    The second exit reads the past.
     """
 
     def __init__(

@@ -44,13 +44,13 @@ class Model(Protocol):
         ...
 
     def join(self, boundary: int, hidden: Array, past: Array) -> Array:
-        """What the head of exit `boundary` reads, and leaves as the deep state: of a hidden state [d] and the deep state
-        [d] of the token before."""
+        """What the head of exit `boundary` reads, and leaves as the deep state: of a hidden state [d] and the deep
+        state [d] of the token before."""
         ...
 
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
-        """Logits [vocab] at exit `boundary` of what `join` gave, -inf outside its vocabulary, and the logit of "other" if
-        any."""
+        """Logits [vocab] at exit `boundary` of what `join` gave, -inf outside its vocabulary, and the logit of "other"
+        if any."""
         ...
 
     def vocabulary(self, boundary: int) -> list[int]:

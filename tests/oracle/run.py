@@ -52,8 +52,8 @@ class Result:
 
 @dataclass
 class Run:
-    """One request under way. Positions 0.. have a hidden state in `hidden` and the number of layers run in `depth`; `deep`
-    has what each position's choice was made from."""
+    """One request under way. Positions 0.. have a hidden state in `hidden` and the number of layers run in `depth`;
+    `deep` has what each position's choice was made from."""
 
     model: Model
     prompt: list[int]

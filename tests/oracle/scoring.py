@@ -29,8 +29,8 @@ class Context(NamedTuple):
 
 
 class Opinion(NamedTuple):
-    """The token an exit would choose (None: it cannot), the probabilities it gives, largest first, and the deep state [d]
-    that the token would leave."""
+    """The token an exit would choose (None: it cannot), the probabilities it gives, largest first, and the deep state
+    [d] that the token would leave."""
 
     token: int | None
     probabilities: Array
@@ -48,8 +48,8 @@ def choose_at_top(model: Model, hidden: Array, context: Context) -> int | None:
 def opinion(
     model: Model, boundary: int, hidden: Array, previous: Array | None, past: Array, context: Context
 ) -> Opinion:
-    """Exit `boundary` on the hidden state [d] there, the one at the boundary before (None at the first), and the deep state
-    of the token before."""
+    """Exit `boundary` on the hidden state [d] there, the one at the boundary before (None at the first), and the deep
+    state of the token before."""
     joined = model.join(boundary, hidden, past)
     raw, other = model.exit_logits(boundary, joined)
     logits = adjust(raw, context.sampling, context.prompt, context.output, context.banned)

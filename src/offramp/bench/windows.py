@@ -57,6 +57,14 @@ class CallLog:
             self.choices[boundary, len(rows)] += 1
         return self._executor.score(boundary, rows, needs, choose=choose)
 
+    def read_state(self, position: int, blocks: Sequence[int]) -> object:
+        """Pass on."""
+        return self._executor.read_state(position, blocks)
+
+    def write_state(self, position: int, blocks: Sequence[int], state: object) -> None:
+        """Pass on."""
+        self._executor.write_state(position, blocks, state)
+
     def features_at(self, boundary: int) -> frozenset[Feature]:
         """Pass on."""
         return self._executor.features_at(boundary)

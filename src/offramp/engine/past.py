@@ -1,7 +1,7 @@
 """The deep state of the token before the live one, across a preemption.
 
-A head that reads the past finds it at that token's slot. A preemption gives the slot up, and what is replayed decides nothing
-anew, so nothing would write the state again.
+A head that reads the past finds it at that token's slot. A preemption gives the slot up, and what is replayed decides
+nothing anew, so nothing would write the state again.
 """
 
 from __future__ import annotations

@@ -34,10 +34,10 @@ An exit reads h, the hidden state after `layer` layers (0 is the embedding), and
     classifier   "none"; on x = norm(h), without the adapter: "linear": sigmoid(w x + b) (CALM, Schuster et al. 2022);
                  "mlp": sigmoid(up silu(down x))
 
-The *deep state* of a token follows from where its successor was chosen: at the top, it is the token's hidden state there,
-before the final norm; at an exit, what meets that exit's norm. Where the token before has left early, an exit thus
-sees what its head made of it: the autoregression of features of EAGLE (Li et al. 2024), with the trunk's lower layers
-below it. It is 0 for the first token of a sequence.
+The *deep state* of a token follows from where its successor was chosen: at the top, it is the token's hidden state
+there, before the final norm; at an exit, what meets that exit's norm. Where the token before has left early, an exit
+thus sees what its head made of it: the autoregression of features of EAGLE (Li et al. 2024), with the trunk's lower
+layers below it. It is 0 for the first token of a sequence.
 
 Tensors of the exit at layer e are named `exits.<e>.` and then, for hidden size d, any m, and r scored tokens:
 

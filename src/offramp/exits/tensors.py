@@ -1,8 +1,8 @@
 """The tensors of an exit pack: matrices in 8 bits, everything else in float16, in one safetensors file.
 
-A matrix [n, k] whose k is a multiple of 32 is stored as int8 codes [n, k] under its name and float16 scales [n, k / 32] under
-`<name>.scales`: 32 neighbours in a row share a scale, as in the native executor's `int8`, which takes them as they are.
-(https://github.com/huggingface/safetensors, format section)
+A matrix [n, k] whose k is a multiple of 32 is stored as int8 codes [n, k] under its name and float16 scales [n, k /
+32] under `<name>.scales`: 32 neighbours in a row share a scale, as in the native executor's `int8`, which takes them
+as they are. (https://github.com/huggingface/safetensors, format section)
 """
 
 from __future__ import annotations
@@ -38,8 +38,8 @@ class PackTensors:
             shape, scales = entries[name].shape, entries.get(name + SCALES)
             if len(shape) != 2 or shape[1] % GROUP or scales is None or scales.shape != (shape[0], shape[1] // GROUP):
                 raise PackError(
-                    f"tensor `{name}` in `{path}` is in 8 bits, and needs a tensor `{name}{SCALES}` with one scale for every "
-                    f"{GROUP} of a row"
+                    f"tensor `{name}` in `{path}` is in 8 bits, and needs a tensor `{name}{SCALES}` with one scale for "
+                    f"every {GROUP} of a row"
                 )
 
     @property

@@ -1,12 +1,12 @@
 """Exit heads in training: tensors by their names in a pack, and what they compute.
 
 The trunk is frozen (EE-Tuning, Pan et al. 2024; Balcony, Jamialahmadi et al. 2025), so a head learns from stored hidden
-states alone. A kind of head adds its tensors in `first_tensors` and its arithmetic in `Head.deep_states`; loss, training and
-writing know neither.
+states alone. A kind of head adds its tensors in `first_tensors` and its arithmetic in `Head.deep_states`; loss,
+training and writing know neither.
 
 A head that reads the past meets two kinds of it: the final hidden state of the token before where that one was chosen
-at the top, and its own output where that one left here. It learns from both: in a rollout, step 1 sees final states, and step
-k what step k - 1 made of the token before (training-time test of EAGLE-3, Li et al. 2025).
+at the top, and its own output where that one left here. It learns from both: in a rollout, step 1 sees final states,
+and step k what step k - 1 made of the token before (training-time test of EAGLE-3, Li et al. 2025).
 """
 
 from __future__ import annotations
@@ -74,7 +74,8 @@ class Words:
 
 class Inputs(NamedTuple):
     """What a head reads at some tokens: `hidden` [rows, hidden_size]; and where heads read the past, `past` [rows,
-    hidden_size], the final hidden states of the tokens before, and `follows` [rows], whether the row before is that token's.
+    hidden_size], the final hidden states of the tokens before, and `follows` [rows], whether the row before is that
+    token's.
     """
 
     hidden: Tensor

@@ -1,5 +1,5 @@
-"""Recipes `heads` and `deep`: exit heads on a frozen trunk (EE-Tuning, Pan et al. 2024; Balcony, Jamialahmadi et al. 2025),
-which in `deep` read the deep state of the token before (EAGLE, Li et al. 2024)."""
+"""Recipes `heads` and `deep`: exit heads on a frozen trunk (EE-Tuning, Pan et al. 2024; Balcony, Jamialahmadi et al.
+2025), which in `deep` read the deep state of the token before (EAGLE, Li et al. 2024)."""
 
 from __future__ import annotations
 

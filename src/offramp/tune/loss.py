@@ -64,7 +64,8 @@ def kl_backward(head: Head, inputs: Inputs, target: Target, scale: float, steps:
 
 
 def _gradient(head: Head, states: Tensor, target: Target, scale: float) -> tuple[float, Tensor]:
-    """The summed KL, and the gradient of `scale` times it by `states` [rows, hidden_size], what meets the head's matrix.
+    """The summed KL, and the gradient of `scale` times it by `states` [rows, hidden_size], what meets the head's
+    matrix.
 
     That by the matrix and by "other" is added to these tensors.
     """

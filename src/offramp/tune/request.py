@@ -57,8 +57,8 @@ class TuneRequest:
                 )
         if self.recipes not in ORDERS:
             raise InvalidParameter(
-                "`recipe` must be `heads` or `deep`, `router`, or one of the former and then `,router`: routers are trained "
-                "on finished heads",
+                "`recipe` must be `heads` or `deep`, `router`, or one of the former and then `,router`: routers "
+                "are trained on finished heads",
                 param="recipe",
             )
         if self.recipes[0] == "deep":

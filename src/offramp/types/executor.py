@@ -8,9 +8,9 @@ the hidden states along, and cutting a frontier back frees nothing.
 Boundaries are numbered 1..S for the exits and S+1 for the top (the last layer's output, before the final norm);
 boundary 0 is the embedding. Segment s reads boundary s and writes boundary s+1; segments are numbered 0..S.
 
-Where an exit reads the past, a slot also holds the token's *deep state*. Whenever a row's token is chosen, the state that it
-was chosen from is written there: the hidden state at the top, or at an exit what meets the norm of its head. So the last to
-score a row is the one whose state stays, as it is the one whose token stays.
+Where an exit reads the past, a slot also holds the token's *deep state*. Whenever a row's token is chosen, the state
+that it was chosen from is written there: the hidden state at the top, or at an exit what meets the norm of its head.
+So the last to score a row is the one whose state stays, as it is the one whose token stays.
 """
 
 from __future__ import annotations

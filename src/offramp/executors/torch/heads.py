@@ -148,7 +148,8 @@ def make_norm(weight: Tensor, eps: float) -> Map:
 
 
 def make_join(kind: str, get: Callable[[str], Tensor], eps: float) -> Join | None:
-    """What an exit whose `past` is `kind` makes of the past, over the tensors that `get` gives by their names in a pack."""
+    """What an exit whose `past` is `kind` makes of the past, over the tensors that `get` gives by their names in a
+    pack."""
     if kind == "none":
         return None
     hidden_norm, state_norm = (make_norm(get(f"past.{name}_norm.weight"), eps) for name in ("hidden", "state"))

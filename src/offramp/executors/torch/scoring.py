@@ -27,8 +27,8 @@ def score_rows(
     pick: bool,
     past: Tensor | None = None,
 ) -> tuple[list[Scored], Tensor | None]:
-    """Score hidden states [rows, hidden_size]; `previous` holds them at the previous boundary, if there is one, and `past`
-    the deep states of the tokens before, if the head reads them.
+    """Score hidden states [rows, hidden_size]; `previous` holds them at the previous boundary, if there is one, and
+    `past` the deep states of the tokens before, if the head reads them.
 
     Also returns the rows' own deep states [rows, hidden_size], None where no head was evaluated.
 
