@@ -19,7 +19,7 @@ def provenance(request: TuneRequest, shop: Workshop, samples: Sequence[Sample], 
     return {
         "offramp": __version__,
         "command": request.command,
-        "recipes": ["heads"],
+        "recipes": [request.recipes[0]],
         "model": {
             "name": request.model,
             "layers": shop.model.spec.num_layers,

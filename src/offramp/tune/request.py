@@ -9,10 +9,10 @@ from typing import Any
 
 from offramp.errors import InvalidParameter, did_you_mean
 from offramp.llm.backend import Backend
-from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings
-from offramp.types.checks import check_integer
+from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings, TrunkSettings
+from offramp.types.checks import MAX_THREADS, check_integer
 
-ORDERS = (("heads",), ("router",), ("heads", "router"))
+ORDERS = (("heads",), ("layerskip",), ("router",), ("heads", "router"), ("layerskip", "router"))
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class TuneRequest:
         model: an alias, a folder, a hub id or a `.gguf` file.
         out: the folder that becomes the exit pack.
         backend, threads: the executor that will serve the model.
-        recipes: `heads`, `router`, or both, in this order.
+        recipes: `heads` or `layerskip`, `router`, or one of the former and `router`, in this order.
         exits: exit layers, or `auto`.
         max_exits: `auto`: most exits to choose, 1 to 4.
         work: where data and features are kept, so that runs can share them; None is `work` in `out`.
@@ -45,6 +45,7 @@ class TuneRequest:
     data: DataSettings = field(default_factory=DataSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    trunk: TrunkSettings = field(default_factory=TrunkSettings)
     router: RouterSettings = field(default_factory=RouterSettings)
     command: str = ""
     resume: bool = False
@@ -57,7 +58,8 @@ class TuneRequest:
                 )
         if self.recipes not in ORDERS:
             raise InvalidParameter(
-                "`recipe` must be `heads`, `router` or `heads,router`: routers are trained on finished heads",
+                "`recipe` must be `heads`, `layerskip`, `router`, `heads,router` or `layerskip,router`: routers are "
+                "trained on finished heads",
                 param="recipe",
             )
         if isinstance(self.exits, str) and self.exits != "auto":
@@ -66,12 +68,21 @@ class TuneRequest:
             )
         if not self.exits:
             raise InvalidParameter("`exits` names no layer", param="exits", hint="give layers such as `10,20`")
+        if self.exits == "auto" and "layerskip" in self.recipes:
+            raise InvalidParameter(
+                "the recipe `layerskip` moves the layers at which exits pay, so it cannot choose them",
+                param="exits",
+                hint="give layers, such as `--exits 10,20`",
+            )
         check_integer("max_exits", self.max_exits, 1, 4)
+        if self.threads is not None:
+            check_integer("threads", self.threads, 1, MAX_THREADS)
 
     def settings(self, *, router: bool) -> dict[str, Any]:
-        """All settings of heads, or of routers, by name."""
+        """All settings of heads and trunk, or of routers, by name."""
         if router:
             return asdict(self.router)
         chosen: Sequence[int] | str = list(self.exits) if isinstance(self.exits, tuple) else self.exits
         own = {"exits": chosen, "max_exits": self.max_exits}
-        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train)}
+        trunk = asdict(self.trunk) if "layerskip" in self.recipes else {}
+        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train), **trunk}

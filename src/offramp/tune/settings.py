@@ -10,8 +10,10 @@ from offramp.errors import InvalidParameter
 from offramp.exits.pack import Adapter, Head, Norm
 from offramp.types.checks import check_integer, check_number, check_one_of
 
-Recipe = Literal["heads", "router"]
+Recipe = Literal["heads", "layerskip", "router"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
+
+Curriculum = Literal["all", "rotational", "gradual"]
 
 MAX_SEED = 2**31 - 1
 
@@ -114,6 +116,36 @@ class TrainSettings:
         check_integer("evaluations", self.evaluations, 1)
         check_integer("patience", self.patience, 1)
         check_integer("train_seed", self.train_seed, 0, MAX_SEED)
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkSettings:
+    """What the recipe `layerskip` does to the trunk (Elhoushi et al. 2024).
+
+    Args:
+        lora_rank: of the change of each linear layer (LoRA, Hu et al. 2021).
+        exit_weight: of the loss of each exit, beside 1 for the top.
+        distil: the share of the top's loss that keeps it as the original trunk was; the rest is cross-entropy of the
+            answers. None is 1 for data that the model makes itself, 0 for a file.
+        layer_dropout: the rate at which a sequence skips the last layer in training; it falls off exponentially
+            towards the first.
+        curriculum: which exits learn in a step: `all`; `rotational`: one, in turn; `gradual`: one more after another
+            from the deepest, all from half of the steps on.
+    """
+
+    lora_rank: int = 32
+    exit_weight: float = 0.25
+    distil: float | None = None
+    layer_dropout: float = 0.0
+    curriculum: Curriculum = "all"
+
+    def __post_init__(self) -> None:
+        check_integer("lora_rank", self.lora_rank, 1, 4096)
+        check_number("exit_weight", self.exit_weight, 0, math.inf, low_open=True)
+        if self.distil is not None:
+            check_number("distil", self.distil, 0, 1)
+        check_number("layer_dropout", self.layer_dropout, 0, 0.9)
+        check_one_of("curriculum", self.curriculum, get_args(Curriculum))
 
 
 @dataclass(frozen=True, slots=True)
