@@ -74,6 +74,12 @@ class TuneRequest:
                 param="exits",
                 hint="give layers, such as `--exits 10,20`",
             )
+        if "heads" in self.recipes and not self.head.trained:
+            raise InvalidParameter(
+                "these exit heads have nothing to train: no adapter, no norm and no head of their own",
+                param="adapter",
+                hint="choose an `adapter`",
+            )
         check_integer("max_exits", self.max_exits, 1, 4)
         if self.threads is not None:
             check_integer("threads", self.threads, 1, MAX_THREADS)

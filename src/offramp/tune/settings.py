@@ -6,7 +6,6 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from offramp.errors import InvalidParameter
 from offramp.exits.pack import Adapter, Head, Norm
 from offramp.types.checks import check_integer, check_number, check_one_of
 
@@ -78,12 +77,11 @@ class HeadSettings:
         check_one_of("norm", self.norm, get_args(Norm))
         check_one_of("head", self.head, get_args(Head))
         check_integer("head_words", self.head_words, 0)
-        if self.adapter == "none" and self.norm != "own" and self.head == "shared" and not self.head_words:
-            raise InvalidParameter(
-                "these exit heads have nothing to train: no adapter, no norm and no head of their own",
-                param="adapter",
-                hint="choose an `adapter`",
-            )
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is anything to train; the model's own head at an exit has nothing."""
+        return self.adapter != "none" or self.norm == "own" or self.head == "own" or self.head_words > 0
 
 
 @dataclass(frozen=True, slots=True)
