@@ -221,7 +221,7 @@ def test_options_that_nothing_would_read(capsys: pytest.CaptureFixture[str], wor
     ("words", "message"),
     [
         (["--recipe", "head"], "error: there is no recipe `head`"),
-        (["--recipe", "router,heads"], "error: `recipe` must be `heads` or `deep`, `router`, or"),
+        (["--recipe", "router,heads"], "error: `recipe` must be `heads`, `deep`, `layerskip` or `router`, or one"),
         (["--exits", "most"], "error: `exits` must be layers such as `10,20`, or `auto`, not 'most'"),
         (["--adapter", "lora"], "error: `adapter` cannot be 'lora'"),
         (

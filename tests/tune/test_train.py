@@ -12,11 +12,12 @@ import torch
 
 from offramp.tune.features import Features
 from offramp.tune.heads import Head, Inputs, Words, new_head
+from offramp.tune.loop import schedule
 from offramp.tune.report import Meter
 from offramp.tune.router import train_router
 from offramp.tune.samples import Sample
 from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings
-from offramp.tune.train import Trainer, judge, schedule, shuffled
+from offramp.tune.train import Trainer, judge, shuffled
 from offramp.tune.vocabulary import frequent_tokens
 from tests.tune.test_loss import SPEC, lm_head, states, top_probs
 from tests.tune.toys import quiet

@@ -24,6 +24,12 @@ EXAMPLES = (
     "offramp tune smollm2-135m --data chats.jsonl --exits 10,20 --adapter linear --out my-pack --resume",
 )
 
+ADAPTER_OF_TRUNK = "none"
+"""A trunk that is tuned for its exits needs no adapter there, and an exit without one is cheap."""
+
+OF_INVENTION = ("temperature", "top_p", "max_user_tokens")
+"""Settings of data that only user turns of the model's own read."""
+
 EXECUTOR_FLAGS = ("executor", "dtype", "kv_dtype", "device")
 
 T = TypeVar("T")
@@ -38,8 +44,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder that becomes the exit pack")
     parser.add_argument("--resume", action="store_true", help="go on where a run with the same options stopped")
     run = FieldGroup(parser, "run", TuneRequest)
-    recipes = "heads, deep, router, heads,router or deep,router (default: heads)"
-    run.add("recipes", _recipes, "RECIPE", recipes, flag="--recipe")
+    about = "heads, deep, or layerskip, which tunes the trunk too; then routers: heads,router (default: heads)"
+    run.add("recipes", _recipes, "RECIPE", about, flag="--recipe")
     run.add("exits", _exits, "auto|LAYERS", "exit layers such as `10,20`, or auto")
     run.add("max_exits", int, "N", "auto: most exits to choose, 1 to 4")
     run.add("work", Path, "DIR", "data and features, which runs can share (default: `work` in --out)")
@@ -72,10 +78,10 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings
+    from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings, TrunkSettings
 
     head = FieldGroup(parser, "heads", HeadSettings)
-    head.add("adapter", str, "KIND", "none, linear or mlp")
+    head.add("adapter", str, "KIND", "none, linear or mlp (with layerskip: none)")
     head.add("adapter_size", int, "N", "inner size of an mlp adapter; 0 is the model's own")
     head.add("norm", str, "KIND", "own, shared or none")
     head.add("head", str, "KIND", "shared: rows of the LM head; own: a trained copy of them")
@@ -89,6 +95,12 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     train.add("patience", int, "N", "stop after this many evaluations without progress")
     train.add("train_seed", int, "N", "of first weights and of the order of tokens")
     train.add("rollout", int, "N", "recipe deep: tokens in a row that are learnt to leave")
+    trunk = FieldGroup(parser, "trunk, with the recipe layerskip", TrunkSettings)
+    trunk.add("lora_rank", int, "N", "of the change of each linear layer")
+    trunk.add("exit_weight", float, "X", "of the loss of each exit, beside 1 for the top")
+    trunk.add("distil", float, "X", "how far the top is kept as it was, 0 to 1 (default: 1; 0 for a file)")
+    trunk.add("layer_dropout", float, "P", "rate at which the last layer is skipped in training, less below it")
+    trunk.add("curriculum", str, "KIND", "which exits learn in a step: all, rotational or gradual")
     router = FieldGroup(parser, "routers", RouterSettings)
     router.add("router", str, "KIND", "linear or mlp")
     router.add("router_size", int, "N", "inner size of an mlp router")
@@ -110,6 +122,8 @@ def run(args: argparse.Namespace) -> int:
     print_table(
         "exits, on held-out tokens", ("layer", "agreement", "leave at 95%", "leave at 99%"), _rows(pack["exits"])
     )
+    if "full_depth" in pack:
+        print_table("full depth, on held-out tokens", ("", "cross-entropy", "right"), _full_depth(pack["full_depth"]))
     print_note(f"exits at {', '.join(map(str, pack['plan']['layers']))}: {pack['plan']['why']}")
     print_note(f"wrote {request.out}; try `offramp generate PROMPT --exits {shlex.quote(str(request.out))}`")
     return 0
@@ -120,22 +134,28 @@ def _rows(exits: list[dict[str, Any]]) -> list[tuple[str, ...]]:
     return [(str(e["layer"]), f"{e['agreement']:.3f}", *s) for e, s in zip(exits, shares, strict=True)]
 
 
+def _full_depth(quality: dict[str, Any]) -> list[tuple[str, ...]]:
+    return [(f"{w} trunk", f"{quality[w]:.4f}", f"{quality[f'{w}_right']:.1%}") for w in ("original", "tuned")]
+
+
 def _request(args: argparse.Namespace) -> TuneRequest:
     from offramp.llm.backend import choose_backend
     from offramp.tune.request import TuneRequest
-    from offramp.tune.settings import DataSettings, HeadSettings, RouterSettings, TrainSettings
+    from offramp.tune.settings import DataSettings, HeadSettings, RouterSettings, TrainSettings, TrunkSettings
 
     _refuse_unread(args)
     executor = [getattr(args, name, "cpu" if name == "device" else "auto") for name in EXECUTOR_FLAGS]
     backend = choose_backend(executor[0], executor[3], executor[1], executor[2])
     own = {name: getattr(args, name) for name in ("recipes", "exits", "max_exits", "work", "threads") if name in args}
+    adapter = {"adapter": ADAPTER_OF_TRUNK} if "layerskip" in own.get("recipes", ()) else {}
     return TuneRequest(
         model=args.model,
         out=args.out,
         backend=backend,
         data=_settings(DataSettings, args),
-        head=_settings(HeadSettings, args),
+        head=_settings(HeadSettings, args, **adapter),
         train=_settings(TrainSettings, args),
+        trunk=_settings(TrunkSettings, args),
         router=_settings(RouterSettings, args),
         command=_command(args),
         resume=args.resume,
@@ -149,33 +169,33 @@ def _refuse_unread(args: argparse.Namespace) -> None:
     Raises:
         InvalidParameter: there is one.
     """
-    from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings
+    from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings, TrunkSettings
 
     given = vars(args)
     recipes = given.get("recipes", ("heads",))
     of_heads = ["exits", "max_exits", *(f.name for kind in (HeadSettings, TrainSettings) for f in fields(kind))]
+    of_recipe: list[str] = of_heads if recipes == ("router",) else []
+    for recipe, kind in (("router", RouterSettings), ("layerskip", TrunkSettings)):
+        of_recipe += [] if recipe in recipes else [f.name for f in fields(kind)]
+    of_recipe += [] if "deep" in recipes else ["rollout"]
+    adapter = given.get("adapter", ADAPTER_OF_TRUNK if "layerskip" in recipes else "mlp")
     unread = {
-        f"recipe {_text(recipes)}": [
-            *(of_heads if recipes == ("router",) else []),
-            *([f.name for f in fields(RouterSettings)] if "router" not in recipes else []),
-            *(["rollout"] if "deep" not in recipes else []),
-        ],
-        "exits": ["max_exits"] if given.get("exits", "auto") != "auto" else [],
-        "data": ["temperature", "top_p", "max_user_tokens"] if given.get("data", "self") != "self" else [],
-        "adapter": ["adapter_size"] if given.get("adapter", "mlp") != "mlp" else [],
-        "router": ["router_size"] if given.get("router", "mlp") != "mlp" else [],
+        f"recipe {_text(recipes)}": of_recipe,
+        f"exits {_text(given.get('exits', 'auto'))}": ["max_exits"] if given.get("exits", "auto") != "auto" else [],
+        f"data {given.get('data')}": [] if given.get("data", "self") == "self" else list(OF_INVENTION),
+        f"adapter {adapter}": ["adapter_size"] if adapter != "mlp" else [],
+        f"router {given.get('router')}": ["router_size"] if given.get("router", "mlp") != "mlp" else [],
     }
-    for reason, names in unread.items():
+    for what, names in unread.items():
         for name in names:
             if name in given:
-                what = reason if " " in reason else f"{reason} {_text(given[reason])}"
                 raise InvalidParameter(
                     f"`--{_flag(name)}` says nothing beside `--{what}`", param=name, hint="leave it out"
                 )
 
 
-def _settings(kind: type[T], args: argparse.Namespace) -> T:
-    given = vars(args)
+def _settings(kind: type[T], args: argparse.Namespace, **defaults: str) -> T:
+    given = defaults | vars(args)
     return kind(**{f.name: given[f.name] for f in fields(kind) if f.name in given})  # type: ignore[arg-type]
 
 

@@ -4,6 +4,7 @@ A pack is a folder:
 
     exits.json          which exits there are, and what each is made of
     exits.safetensors   their tensors (may be absent if no exit has any)
+    trunk.safetensors   a low-rank change of the model's linear layers (only where `trunk` names it)
     calibration.json    thresholds measured for a risk (optional; see `offramp.exits.calibration`)
 
 `exits.json`, format 1:
@@ -12,6 +13,7 @@ A pack is a folder:
      "base": {"num_layers": 30, "hidden_size": 576, "vocab_size": 49152,
               "model": "smollm2-135m",          # optional, for people
               "fingerprint": "<sha256>"},       # optional, of the final norm (`norm_fingerprint`)
+     "trunk": {"rank": 32},                     # optional: the pack changes the model's linear layers
      "vocabularies": {"frequent": [0, 1, 2]},   # optional: name -> token ids, ascending
      "exits": [{"layer": 10, "norm": "own", "adapter": "linear", "head": "shared",
                 "vocabulary": "frequent", "other": true, "classifier": "mlp"}],
@@ -51,6 +53,16 @@ Tensors of the exit at layer e are named `exits.<e>.` and then, for hidden size 
     classifier       linear: classifier.weight [1, d], classifier.bias [1]
                      mlp: classifier.down.weight [m, d], classifier.down.bias [m],
                      classifier.up.weight [1, m], classifier.up.bias [1]
+
+The change of the trunk (LoRA, Hu et al. 2021) is merged when the model is loaded: a matrix W [rows, columns] becomes
+W + B A, on whatever path its tokens leave, the top included. `trunk.safetensors` has for each matrix that changes, by
+its Hugging Face name,
+
+    <name>.lora_a    A [rank, columns]
+    <name>.lora_b    B [rows, rank]; any scale is multiplied in
+
+Only the projections q, k, v, o, gate, up and down of the layers change, never a norm, the embedding or the LM head, so
+the fingerprint of the base holds.
 """
 
 from __future__ import annotations
@@ -64,8 +76,10 @@ import numpy as np
 
 from offramp.errors import PackError
 from offramp.exits.calibration import Calibration
+from offramp.exits.trunk import TrunkAdapter
 from offramp.types.exits import ExitParams
-from offramp.weights.source import Array
+from offramp.weights.merged import MergedWeights
+from offramp.weights.source import Array, WeightSource
 
 Norm = Literal["shared", "own", "none"]
 Adapter = Literal["none", "linear", "mlp"]
@@ -147,8 +161,8 @@ class ExitSpec:
 class ExitPack:
     """A pack, validated when it is read. Tensors are loaded when asked for.
 
-    `identity` is the SHA-256 of `exits.json` and `exits.safetensors`, or names the layers of a static pack. `base` is
-    None where any model that is deep enough will do.
+    `identity` is the SHA-256 of `exits.json` and of both files of tensors, or names the layers of a static pack. `base`
+    is None where any model that is deep enough will do, `trunk` where the model stays as it is.
     """
 
     identity: str
@@ -159,6 +173,7 @@ class ExitPack:
     provenance: Mapping[str, Any] = field(default_factory=dict)
     calibrations: tuple[Calibration, ...] = ()
     tensors: Tensors | None = None
+    trunk: TrunkAdapter | None = None
 
     @property
     def layers(self) -> tuple[int, ...]:
@@ -184,6 +199,17 @@ class ExitPack:
         check_layers(self.layers, model.num_layers)
         if self.base is not None:
             self.base.check(model, final_norm)
+
+    def tuned(self, weights: WeightSource) -> WeightSource:
+        """The weights that run: a model's own `weights`, with the pack's change of the trunk merged in.
+
+        Raises:
+            PackError: the change does not fit them.
+        """
+        if self.trunk is None:
+            return weights
+        self.trunk.check_fits(weights.shapes())
+        return MergedWeights(weights, self.trunk)
 
 
 def norm_fingerprint(final_norm: Array) -> str:

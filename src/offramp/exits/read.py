@@ -15,11 +15,14 @@ from offramp.errors import InvalidParameter, PackError, Unsupported, did_you_mea
 from offramp.exits.calibration import Calibration, CalibrationKey
 from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, Past, check_layers
 from offramp.exits.tensors import PackTensors
+from offramp.exits.trunk import read_trunk
 from offramp.types.checks import check_integer, check_number, check_one_of
 from offramp.types.exits import ExitParams
 
 FORMAT = 1
-_TOP = {"format": True, "base": True, "exits": True, "vocabularies": False, "defaults": False, "provenance": False}
+_TOP = {"format": True, "base": True, "exits": True, "trunk": False} | dict.fromkeys(
+    ("vocabularies", "defaults", "provenance"), False
+)
 _BASE = {"num_layers": True, "hidden_size": True, "vocab_size": True, "model": False, "fingerprint": False}
 _EXIT = {f.name: f.name == "layer" for f in fields(ExitSpec)} | {"tap": False}
 _CALIBRATIONS = {"format": True, "calibrations": True}
@@ -33,7 +36,7 @@ def read_pack(folder: str | Path) -> ExitPack:
     Raises:
         PackError: a file is missing or malformed, or a tensor is missing, unknown or misshapen.
         Unsupported: the pack needs a tap or a head that this version does not run.
-        WeightsError: `exits.safetensors` is corrupt.
+        WeightsError: `exits.safetensors` or `trunk.safetensors` is corrupt.
     """
     folder = Path(folder)
     path, weights = folder / "exits.json", folder / "exits.safetensors"
@@ -47,9 +50,11 @@ def read_pack(folder: str | Path) -> ExitPack:
     exits = _exits(values["exits"], base, vocabularies)
     tensors = PackTensors(weights) if weights.is_file() else None
     _check_tensors(exits, base, vocabularies, tensors.shapes if tensors else {})
+    trunk = read_trunk(folder, _rank(values["trunk"]) if "trunk" in values else None)
     defaults = values.get("defaults")
     digest = hashlib.sha256(path.read_bytes())
     digest.update(weights.read_bytes() if tensors else b"")
+    digest.update(trunk.path.read_bytes() if trunk else b"")
     return ExitPack(
         identity=digest.hexdigest(),
         base=base,
@@ -59,6 +64,7 @@ def read_pack(folder: str | Path) -> ExitPack:
         provenance=_mapping(values.get("provenance", {}), "`provenance`"),
         calibrations=_calibrations(folder / "calibration.json", exits),
         tensors=tensors,
+        trunk=trunk,
     )
 
 
@@ -111,6 +117,13 @@ def _base(values: Mapping[str, Any]) -> Base:
         if not isinstance(values.get(name), str | None):
             raise InvalidParameter(f"`{name}` must be a string, not {values[name]!r}")
     return Base(**values)
+
+
+def _rank(value: object) -> int:
+    rank: int = _object(value, "`trunk`", {"rank": True})["rank"]
+    with _located("`trunk` in `exits.json`"):
+        check_integer("rank", rank, 1)
+    return rank
 
 
 def _vocabularies(value: object, vocab_size: int) -> dict[str, tuple[int, ...]]:

@@ -25,13 +25,16 @@ SCALES = ".scales"
 class PackTensors:
     """The tensors of a file, by name.
 
+    Attributes:
+        path: the file.
+
     Raises:
         PackError: a matrix in 8 bits lacks its scales, or they do not fit it.
         WeightsError: the file is corrupt.
     """
 
     def __init__(self, path: Path) -> None:
-        self._file = SafetensorsFile(path)
+        self.path, self._file = path, SafetensorsFile(path)
         entries = self._file.entries
         self._scaled = {name for name, entry in entries.items() if entry.dtype == "I8"}
         for name in self._scaled:

@@ -11,6 +11,7 @@ from typing import Any
 
 from offramp.exits.pack import Base, ExitSpec
 from offramp.exits.tensors import pack_tensors
+from offramp.exits.trunk import FILE
 from offramp.types.exits import ExitParams
 from offramp.weights.source import Array
 
@@ -23,13 +24,14 @@ def write_pack(
     exits: Sequence[ExitSpec],
     tensors: Mapping[str, Array],
     *,
+    trunk: Mapping[str, Array] | None = None,
     vocabularies: Mapping[str, Sequence[int]] | None = None,
     defaults: ExitParams | None = None,
     provenance: Mapping[str, Any] | None = None,
 ) -> None:
-    """Write `exits.json` and `exits.safetensors` to `folder`, which is made if need be; older ones are replaced.
+    """Write `exits.json` and the files of tensors to `folder`, which is made if need be; older ones are replaced.
 
-    `tensors` have the names and shapes that `offramp.exits.pack` lists.
+    `tensors` and those of the `trunk` have the names and shapes that `offramp.exits.pack` lists.
 
     Raises:
         PackError: a tensor holds a number that float16 cannot, such as those of a training that diverged.
@@ -37,17 +39,23 @@ def write_pack(
     values = {
         "format": FORMAT,
         "base": _said(base),
+        **({"trunk": {"rank": _rank(trunk)}} if trunk else {}),
         "vocabularies": {name: list(ids) for name, ids in (vocabularies or {}).items()},
         "exits": [_said(spec) for spec in exits],
         **({} if defaults is None else {"defaults": params_json(defaults)}),
         "provenance": dict(provenance or {}),
     }
     folder.mkdir(parents=True, exist_ok=True)
-    if tensors:
-        replace_file(folder / "exits.safetensors", pack_tensors(tensors))
-    else:
-        (folder / "exits.safetensors").unlink(missing_ok=True)
+    for file, content in (("exits.safetensors", tensors), (FILE, trunk)):
+        if content:
+            replace_file(folder / file, pack_tensors(content))
+        else:
+            (folder / file).unlink(missing_ok=True)
     replace_file(folder / "exits.json", (json.dumps(values) + "\n").encode())
+
+
+def _rank(trunk: Mapping[str, Array]) -> int:
+    return next(len(tensor) for name, tensor in trunk.items() if name.endswith(".lora_a"))
 
 
 def params_json(params: ExitParams) -> dict[str, Any]:

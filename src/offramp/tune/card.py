@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -34,9 +35,9 @@ def model_card(provenance: Provenance) -> str:
         _points(provenance["exits"]),
         *_rollouts(provenance["exits"], provenance.get("rollouts")),
         *_router(provenance.get("router")),
+        *_full_depth(provenance.get("full_depth")),
         "## Training",
-        f"Recipe `{'`, `'.join(provenance['recipes'])}`; KL to the top's distribution on a frozen trunk. Held-out KL "
-        "(nats) / agreement:",
+        f"Recipe `{'`, `'.join(provenance['recipes'])}`; {_how(provenance)}. Held-out KL (nats) / agreement:",
         _history(provenance["history"]),
         "## Data",
         f"From {data['source']}: {data['samples']:,} sequences with {data['tokens']:,} answer tokens, SHA-256 "
@@ -47,6 +48,28 @@ def model_card(provenance: Provenance) -> str:
         "```json\n" + json.dumps(provenance["settings"], indent=1) + "\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _how(provenance: Provenance) -> str:
+    if "full_depth" not in provenance:
+        return "KL to the top's distribution on a frozen trunk"
+    return "the trunk tuned with its exits, which learn the KL to the top's distribution"
+
+
+def _full_depth(quality: Mapping[str, Any] | None) -> list[str]:
+    if quality is None:
+        return []
+    head = ("", "cross-entropy of the answers, nats", "perplexity", "answer tokens that are its choice")
+    rows = (
+        (f"{which} trunk", f"{loss:.4f}", f"{math.exp(loss):.3f}", f"{quality[f'{which}_right']:.2%}")
+        for which, loss in ((which, quality[which]) for which in ("original", "tuned"))
+    )
+    return [
+        "## What it does to the model at full depth",
+        f"The pack changes the trunk, so its tokens at full depth are not the original model's. On the "
+        f"{quality['tokens']:,} held-out answer tokens both choose the same for {quality['same_choice']:.2%}.",
+        _table(head, rows),
+    ]
 
 
 def _listed(layers: Sequence[int]) -> str:
@@ -128,8 +151,13 @@ def _curves_of(routers: Sequence[Mapping[str, Any]]) -> str:
 
 def _history(history: Sequence[Mapping[str, Any]]) -> str:
     layers = list(history[0]["exits"])
+    top = ["loss of the top"] if "top" in history[0] else []
     rows = (
-        (f"{entry['tokens']:,}", *(f"{e['kl']:.3f} / {e['agreement']:.3f}" for e in entry["exits"].values()))
+        (
+            f"{entry['tokens']:,}",
+            *(f"{e['kl']:.3f} / {e['agreement']:.3f}" for e in entry["exits"].values()),
+            *(f"{entry['top']:.4f}" for _ in top),
+        )
         for entry in history
     )
-    return _table(("tokens seen", *(f"layer {layer}" for layer in layers)), rows)
+    return _table(("tokens seen", *(f"layer {layer}" for layer in layers), *top), rows)

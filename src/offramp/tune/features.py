@@ -157,10 +157,10 @@ class FeatureStore:
             chosen = samples[group.start : group.stop]
             trunk.run(chosen, len(layers) + (TOP in names))
             for boundary, layer in enumerate(layers, start=1):
-                self._append(f"layer-{layer}.f16", _half(trunk.hidden(boundary)))
+                self._append(f"layer-{layer}.f16", half(trunk.hidden(boundary)))
             if TOP in names:
                 top = trunk.top(lm_head)
-                self._append("top.f16", _half(top.hidden))
+                self._append("top.f16", half(top.hidden))
                 self._append("choice.i32", top.choice)
                 self._append("log_sum.f32", top.log_sum)
             digest.update(b"".join(s.digest for s in chosen))
@@ -182,6 +182,6 @@ class FeatureStore:
             target.write(rows.tobytes())
 
 
-def _half(hidden: Floats) -> Half:
+def half(hidden: Floats) -> Half:
     """Float16, where a number that is too large becomes the largest: a few attention sinks are."""
     return np.asarray(np.clip(hidden, -LARGEST, LARGEST), dtype=np.float16)

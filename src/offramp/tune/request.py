@@ -9,10 +9,13 @@ from typing import Any
 
 from offramp.errors import InvalidParameter, did_you_mean
 from offramp.llm.backend import Backend
-from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings
-from offramp.types.checks import check_integer
+from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings, TrunkSettings
+from offramp.types.checks import MAX_THREADS, check_integer
 
-ORDERS = (("heads",), ("deep",), ("router",), ("heads", "router"), ("deep", "router"))
+ORDERS = (
+    *(("heads",), ("deep",), ("layerskip",), ("router",)),
+    *(("heads", "router"), ("deep", "router"), ("layerskip", "router")),
+)
 
 
 @dataclass(frozen=True)
@@ -23,7 +26,7 @@ class TuneRequest:
         model: an alias, a folder, a hub id or a `.gguf` file.
         out: the folder that becomes the exit pack.
         backend, threads: the executor that will serve the model.
-        recipes: `heads` or `deep`, `router`, or one of the former and then `router`.
+        recipes: `heads`, `deep` or `layerskip`, `router`, or one of the former and `router`, in this order.
         exits: exit layers, or `auto`.
         max_exits: `auto`: most exits to choose, 1 to 4.
         work: where data and features are kept, so that runs can share them; None is `work` in `out`.
@@ -45,6 +48,7 @@ class TuneRequest:
     data: DataSettings = field(default_factory=DataSettings)
     head: HeadSettings = field(default_factory=HeadSettings)
     train: TrainSettings = field(default_factory=TrainSettings)
+    trunk: TrunkSettings = field(default_factory=TrunkSettings)
     router: RouterSettings = field(default_factory=RouterSettings)
     command: str = ""
     resume: bool = False
@@ -57,8 +61,8 @@ class TuneRequest:
                 )
         if self.recipes not in ORDERS:
             raise InvalidParameter(
-                "`recipe` must be `heads` or `deep`, `router`, or one of the former and then `,router`: routers "
-                "are trained on finished heads",
+                "`recipe` must be `heads`, `deep`, `layerskip` or `router`, or one of the former and then `,router`: "
+                "routers are trained on finished heads",
                 param="recipe",
             )
         if self.recipes[0] == "deep":
@@ -69,17 +73,32 @@ class TuneRequest:
             )
         if not self.exits:
             raise InvalidParameter("`exits` names no layer", param="exits", hint="give layers such as `10,20`")
+        if self.exits == "auto" and "layerskip" in self.recipes:
+            raise InvalidParameter(
+                "the recipe `layerskip` moves the layers at which exits pay, so it cannot choose them",
+                param="exits",
+                hint="give layers, such as `--exits 10,20`",
+            )
+        if self.trunk_is_frozen and not self.head.trained:
+            raise InvalidParameter(
+                "these exit heads have nothing to train: no adapter, no norm and no head of their own",
+                param="adapter",
+                hint="choose an `adapter`",
+            )
         check_integer("max_exits", self.max_exits, 1, 4)
+        if self.threads is not None:
+            check_integer("threads", self.threads, 1, MAX_THREADS)
 
     @property
-    def trains_heads(self) -> bool:
-        """Whether heads are trained, and not only routers for those that are there."""
-        return self.recipes != ("router",)
+    def trunk_is_frozen(self) -> bool:
+        """Whether heads are trained on the trunk as it is."""
+        return self.recipes[0] in ("heads", "deep")
 
     def settings(self, *, router: bool) -> dict[str, Any]:
-        """All settings of heads, or of routers, by name."""
+        """All settings of heads and trunk, or of routers, by name."""
         if router:
             return asdict(self.router)
         chosen: Sequence[int] | str = list(self.exits) if isinstance(self.exits, tuple) else self.exits
         own = {"exits": chosen, "max_exits": self.max_exits}
-        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train)}
+        trunk = asdict(self.trunk) if "layerskip" in self.recipes else {}
+        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train), **trunk}

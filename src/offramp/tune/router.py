@@ -20,9 +20,10 @@ from offramp.exits.pack import Classifier
 from offramp.tune.curves import Judged
 from offramp.tune.features import Features
 from offramp.tune.heads import Head, Words
+from offramp.tune.loop import schedule
 from offramp.tune.report import Meter
 from offramp.tune.settings import RouterSettings
-from offramp.tune.train import Rows, inputs_of, judge, schedule
+from offramp.tune.train import Rows, inputs_of, judge
 
 BATCH = 1024
 PART = 8192

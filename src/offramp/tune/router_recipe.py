@@ -37,7 +37,8 @@ def tune_routers(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]
             param="out",
             hint="use the recipe `heads,router`, and another `--out`",
         )
-    features = shop.features(samples, pack.layers)
+    tuned = None if pack.trunk is None else shop.state / "features"
+    features = shop.features(samples, pack.layers, pack.trunk, tuned)
     meter = shop.meter("router", request.router.router_epochs * len(features.rows(held_out=False)) * len(pack.exits))
     specs, tensors, entries = [], {}, []
     for spec in pack.exits:
@@ -61,6 +62,7 @@ def tune_routers(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]
         pack.base,
         specs,
         tensors,
+        trunk=None if pack.trunk is None else pack.trunk.tensors(),
         vocabularies=pack.vocabularies,
         defaults=pack.defaults,
         provenance=said,

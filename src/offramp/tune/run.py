@@ -1,4 +1,4 @@
-"""A tuning run: data, then heads, then routers, and the exit pack that comes of them."""
+"""A tuning run: data, then heads or trunk, then routers, and the exit pack that comes of them."""
 
 from __future__ import annotations
 
@@ -31,14 +31,18 @@ def tune(request: TuneRequest, update: Update, download: Progress | None = None)
     """
     if importlib.util.find_spec("torch") is None:
         raise MissingDependency("tuning needs torch, which is not installed", hint="pip install 'offramp[torch]'")
+    from offramp.executors.torch import set_threads
     from offramp.tune.heads_recipe import tune_heads
+    from offramp.tune.layerskip_recipe import tune_trunk
     from offramp.tune.router_recipe import tune_routers
 
+    if request.threads is not None:
+        set_threads(request.threads)
     model = load_model(request.model, download)
     if isinstance(request.exits, tuple):
         check_layers(request.exits, model.spec.num_layers)
     shop = Workshop(model, request, update)
-    if request.trains_heads:
+    if request.recipes != ("router",):
         _start(request, shop)
     elif not (request.out / "exits.json").is_file():
         raise InvalidParameter(
@@ -47,8 +51,10 @@ def tune(request: TuneRequest, update: Update, download: Progress | None = None)
             hint="use the recipe `heads,router`",
         )
     samples = _enough(shop.samples())
-    if request.trains_heads:
+    if request.trunk_is_frozen:
         tune_heads(request, shop, samples)
+    if "layerskip" in request.recipes:
+        tune_trunk(request, shop, samples)
     if "router" in request.recipes:
         tune_routers(request, shop, samples)
     return dict(read_pack(request.out).provenance)

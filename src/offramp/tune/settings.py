@@ -6,12 +6,13 @@ import math
 from dataclasses import dataclass
 from typing import Literal, get_args
 
-from offramp.errors import InvalidParameter
 from offramp.exits.pack import Adapter, Head, Norm, Past
 from offramp.types.checks import check_integer, check_number, check_one_of
 
-Recipe = Literal["heads", "deep", "router"]
+Recipe = Literal["heads", "deep", "layerskip", "router"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
+
+Curriculum = Literal["all", "rotational", "gradual"]
 
 MAX_SEED = 2**31 - 1
 
@@ -79,18 +80,12 @@ class HeadSettings:
         check_one_of("head", self.head, get_args(Head))
         check_integer("head_words", self.head_words, 0)
         check_one_of("past", self.past, get_args(Past))
-        if (
-            self.past == "none"
-            and self.adapter == "none"
-            and self.norm != "own"
-            and self.head == "shared"
-            and not self.head_words
-        ):
-            raise InvalidParameter(
-                "these exit heads have nothing to train: no adapter, no norm and no head of their own",
-                param="adapter",
-                hint="choose an `adapter`",
-            )
+
+    @property
+    def trained(self) -> bool:
+        """Whether there is anything to train; the model's own head at an exit has nothing."""
+        own = self.adapter != "none" or self.norm == "own" or self.head == "own"
+        return own or self.head_words > 0 or self.past != "none"
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +121,36 @@ class TrainSettings:
         check_integer("patience", self.patience, 1)
         check_integer("train_seed", self.train_seed, 0, MAX_SEED)
         check_integer("rollout", self.rollout, 1, 8)
+
+
+@dataclass(frozen=True, slots=True)
+class TrunkSettings:
+    """What the recipe `layerskip` does to the trunk (Elhoushi et al. 2024).
+
+    Args:
+        lora_rank: of the change of each linear layer (LoRA, Hu et al. 2021).
+        exit_weight: of the loss of each exit, beside 1 for the top.
+        distil: the share of the top's loss that keeps it as the original trunk was; the rest is cross-entropy of the
+            answers. None is 1 for data that the model makes itself, 0 for a file.
+        layer_dropout: the rate at which a sequence skips the last layer in training; it falls off exponentially
+            towards the first.
+        curriculum: which exits learn in a step: `all`; `rotational`: one, in turn; `gradual`: one more after another
+            from the deepest, all from half of the steps on.
+    """
+
+    lora_rank: int = 32
+    exit_weight: float = 0.25
+    distil: float | None = None
+    layer_dropout: float = 0.0
+    curriculum: Curriculum = "all"
+
+    def __post_init__(self) -> None:
+        check_integer("lora_rank", self.lora_rank, 1, 4096)
+        check_number("exit_weight", self.exit_weight, 0, math.inf, low_open=True)
+        if self.distil is not None:
+            check_number("distil", self.distil, 0, 1)
+        check_number("layer_dropout", self.layer_dropout, 0, 0.9)
+        check_one_of("curriculum", self.curriculum, get_args(Curriculum))
 
 
 @dataclass(frozen=True, slots=True)

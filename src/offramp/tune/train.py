@@ -1,4 +1,4 @@
-"""Training exit heads on stored features: AdamW, cosine schedule, checkpoints, early stop on held-out data.
+"""Training exit heads on stored features.
 
 Heads of several exits learn side by side from the same tokens, since the top's distribution is the same for all. They
 do not touch one another, and each keeps what was best for it.
@@ -6,11 +6,7 @@ do not touch one another, and each keeps what was best for it.
 
 from __future__ import annotations
 
-import math
-import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -21,17 +17,11 @@ from torch import Tensor
 from offramp.tune.curves import Curve, Judged, curve_of
 from offramp.tune.features import Features, Half
 from offramp.tune.heads import Head, Inputs, Words
+from offramp.tune.loop import Loop
 from offramp.tune.loss import kl_backward, target_of
-from offramp.tune.report import Meter
 from offramp.tune.settings import TrainSettings
 
 Rows = npt.NDArray[np.int64]
-
-WARM_UP = 0.05
-"""The share of steps over which the learning rate rises."""
-
-MAX_NORM = 1.0
-"""Gradients of a head are scaled down to this norm."""
 
 LOGITS = 2**21
 """Logits that are held at once: few enough to stay in cache."""
@@ -43,17 +33,7 @@ JUDGED_IN_TRAINING = 4096
 """Held-out tokens of an evaluation while training goes on."""
 
 
-@dataclass
-class Progress:
-    """What a checkpoint holds besides tensors: steps done, held-out KL of every evaluation, and where each was best."""
-
-    step: int = 0
-    history: list[dict[str, Any]] = field(default_factory=list)
-    best: dict[int, float] = field(default_factory=dict)
-    waited: int = 0
-
-
-class Trainer:
+class Trainer(Loop):
     """Trains heads.
 
     Args:
@@ -63,49 +43,31 @@ class Trainer:
     """
 
     def __init__(self, heads: Sequence[Head], words: Words, features: Features, settings: TrainSettings) -> None:
-        self._heads, self._words, self._features, self._settings = heads, words, features, settings
+        super().__init__([head.tensors for head in heads], settings)
+        self._heads, self._words, self._features = heads, words, features
         self._train, self._held_out = features.rows(held_out=False), features.rows(held_out=True)
         self._window = WINDOW if any(head.spec.past == "deep" for head in heads) else 1
         self.batch = min(settings.batch_tokens, len(self._train))
         self._per_epoch = len(self._train) // self.batch
-        self.steps = settings.epochs * self._per_epoch
-        self._optimizer = torch.optim.AdamW(self._groups(), fused=True)
-        self._kept = [{name: t.detach().clone() for name, t in head.tensors.items()} for head in heads]
-        self.progress = Progress()
+        self._order, self._epoch = np.zeros(0, dtype=np.int64), -1
 
-    def run(self, checkpoint: Path, meter: Meter) -> None:
-        """Train to the end, or go on from `checkpoint` if it is there; heads end as what was best on held-out data."""
-        if checkpoint.is_file():
-            self._load(checkpoint)
-        progress, every = self.progress, max(1, self.steps // self._settings.evaluations)
-        order, epoch = np.zeros(0, dtype=np.int64), -1
-        meter(progress.step * self.batch)
-        while progress.step < self.steps and progress.waited < self._settings.patience:
-            if progress.step // self._per_epoch != epoch:
-                epoch = progress.step // self._per_epoch
-                order = shuffled(self._train, self._window, [self._settings.train_seed, epoch])
-            at = progress.step % self._per_epoch * self.batch
-            loss = self._step(order[at : at + self.batch])
-            progress.step += 1
-            meter(progress.step * self.batch, f"KL {loss:.3f}")
-            if progress.step % every == 0 or progress.step == self.steps:
-                self._evaluate()
-                self._save(checkpoint)
-        for head, kept in zip(self._heads, self._kept, strict=True):
-            for name, tensor in head.tensors.items():
-                tensor.detach().copy_(kept[name])
+    @property
+    def steps(self) -> int:
+        """All steps."""
+        return self._settings.epochs * self._per_epoch
+
+    def tokens(self, step: int) -> int:
+        """How many tokens so many steps take."""
+        return step * self.batch
 
     def curves(self, step: int = 1, most: int = 8 * JUDGED_IN_TRAINING) -> list[Curve]:
         """How good each exit is at a step of a rollout, on up to `most` held-out tokens."""
         judged = judge(self._heads, self._words, self._features, self._held_out[:most], step)
         return [curve_of(h.spec.layer, kl, j) for h, (kl, j) in zip(self._heads, judged, strict=True)]
 
-    def _step(self, rows: Rows) -> float:
-        """One step of all heads; returns their mean KL."""
-        rate = self._settings.lr * schedule(self.progress.step, self.steps)
-        for group in self._optimizer.param_groups:
-            group["lr"] = rate
-        self._optimizer.zero_grad()
+    def _add_gradients(self, step: int) -> float:
+        """Those of the mean KL of all heads."""
+        rows = self._rows(step)
         total = 0.0
         for part in chunks(np.sort(rows), self._words):
             top, log_sum = gather(self._features.top, part), torch.from_numpy(self._features.log_sum[part])
@@ -113,52 +75,27 @@ class Trainer:
             for head in self._heads:
                 inputs = inputs_of(head, self._features, part)
                 total += kl_backward(head, inputs, target, 1 / len(rows), self._settings.rollout)
-        for head in self._heads:
-            torch.nn.utils.clip_grad_norm_(head.tensors.values(), MAX_NORM)
-        self._optimizer.step()
         return total / len(rows) / len(self._heads)
 
-    def _evaluate(self) -> None:
-        """Look at held-out data; keep each head that has become better."""
-        progress, rows = self.progress, self._held_out[:JUDGED_IN_TRAINING]
-        entry: dict[str, Any] = {"step": progress.step, "tokens": progress.step * self.batch, "exits": {}}
-        progress.waited += 1
-        found = judge(self._heads, self._words, self._features, rows)
-        for number, (head, (kl, judged)) in enumerate(zip(self._heads, found, strict=True)):
-            layer = head.spec.layer
-            entry["exits"][str(layer)] = {"kl": kl, "agreement": float(judged.agrees.mean())}
-            if kl < progress.best.get(layer, math.inf):
-                progress.best[layer], progress.waited = kl, 0
-                self._kept[number] = {name: t.detach().clone() for name, t in head.tensors.items()}
-        progress.history.append(entry)
+    def _rows(self, step: int) -> Rows:
+        epoch, number = divmod(step, self._per_epoch)
+        if epoch != self._epoch:
+            self._epoch = epoch
+            self._order = shuffled(self._train, self._window, [self._settings.train_seed, epoch])
+        return self._order[number * self.batch : (number + 1) * self.batch]
 
-    def _groups(self) -> list[dict[str, Any]]:
-        """Matrices decay, norms and biases and "other" do not."""
-        tensors = [(name, t) for head in self._heads for name, t in head.tensors.items()]
-        decays = [t for name, t in tensors if t.dim() > 1 and not name.startswith("other")]
-        others = [t for name, t in tensors if t.dim() == 1 or name.startswith("other")]
-        groups = [(decays, self._settings.weight_decay), (others, 0.0)]
-        return [{"params": params, "weight_decay": decay} for params, decay in groups if params]
+    def _look(self) -> tuple[dict[str, Any], list[float]]:
+        """KL and agreement of each head; the KL is its score."""
+        found = judge(self._heads, self._words, self._features, self._held_out[:JUDGED_IN_TRAINING])
+        return judged_entry(self._heads, found), [kl for kl, _ in found]
 
-    def _save(self, path: Path) -> None:
-        state = {
-            "progress": vars(self.progress),
-            "heads": [{name: t.detach() for name, t in head.tensors.items()} for head in self._heads],
-            "kept": self._kept,
-            "optimizer": self._optimizer.state_dict(),
-        }
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        torch.save(state, draft)
-        os.replace(draft, path)
 
-    def _load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
-        self.progress = Progress(**state["progress"])
-        self._kept = state["kept"]
-        for head, tensors in zip(self._heads, state["heads"], strict=True):
-            for name, tensor in head.tensors.items():
-                tensor.detach().copy_(tensors[name])
-        self._optimizer.load_state_dict(state["optimizer"])
+def judged_entry(heads: Sequence[Head], found: Sequence[tuple[float, Judged]]) -> dict[str, Any]:
+    """What a history keeps of heads that were judged."""
+    pairs = zip(heads, found, strict=True)
+    return {
+        "exits": {str(h.spec.layer): {"kl": kl, "agreement": float(j.agrees.mean())} for h, (kl, j) in pairs},
+    }
 
 
 @torch.no_grad()
@@ -214,11 +151,3 @@ def chunks(rows: Rows, words: Words) -> Iterator[Rows]:
     size = max(1, LOGITS // len(words.ids))
     for start in range(0, len(rows), size):
         yield rows[start : start + size]
-
-
-def schedule(step: int, steps: int) -> float:
-    """The learning rate as a share of its peak: a linear rise, then a cosine to 0 (Loshchilov and Hutter 2017)."""
-    warm = max(1, round(WARM_UP * steps))
-    if step < warm:
-        return (step + 1) / warm
-    return 0.5 * (1 + math.cos(math.pi * (step - warm) / max(1, steps - warm)))

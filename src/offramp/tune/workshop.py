@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 from offramp.exits.pack import Base, ExitPack, norm_fingerprint, static_exits
+from offramp.exits.trunk import TrunkAdapter
 from offramp.llm import LLM
 from offramp.llm.load import context_length, make_executor
 from offramp.models import LoadedModel
@@ -78,11 +79,25 @@ class Workshop:
                 grow(corpus, self._questions(llm, corpus), llm, settings, meter)
         return first_samples(corpus.samples, settings.tokens)
 
-    def features(self, samples: Sequence[Sample], layers: Sequence[int]) -> Features:
-        """The features of `samples` at `layers`, computed as far as they are missing."""
-        store = FeatureStore(self._work / "features", self.identity, self.model.spec.hidden_size)
+    def features(
+        self,
+        samples: Sequence[Sample],
+        layers: Sequence[int],
+        trunk: TrunkAdapter | None = None,
+        folder: Path | None = None,
+    ) -> Features:
+        """The features of `samples` at `layers`, computed as far as they are missing.
+
+        `trunk`: the change of the trunk that they are of; `folder`: where they lie, if not in the work folder.
+        """
+        identity = self.identity if trunk is None else {**self.identity, "trunk": trunk.identity}
+        store = FeatureStore(folder or self._work / "features", identity, self.model.spec.hidden_size)
         meter = self.meter("features", store.missing(samples, layers))
-        store.compute(samples, layers, self._make, self.lm_head, meter)
+
+        def make(layers: Sequence[int], num_blocks: int) -> Executor:
+            return self.executor(replace(static_exits(layers, self.model.spec.num_layers), trunk=trunk), num_blocks)
+
+        store.compute(samples, layers, make, self.lm_head, meter)
         return store.read(samples, layers)
 
     def executor(self, exits: ExitPack, num_blocks: int = MEASURED_BLOCKS) -> Executor:
@@ -97,9 +112,6 @@ class Workshop:
             context=context,
             threads=request.threads,
         )
-
-    def _make(self, layers: Sequence[int], num_blocks: int) -> Executor:
-        return self.executor(static_exits(layers, self.model.spec.num_layers), num_blocks)
 
     def _questions(self, llm: LLM, corpus: Corpus) -> Iterator[Question]:
         settings = self._request.data

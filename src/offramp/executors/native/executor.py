@@ -35,7 +35,7 @@ class NativeExecutor:
 
     Args:
         spec: the model.
-        weights: its tensors, by Hugging Face names.
+        weights: its tensors, by Hugging Face names; what `exits` change of them is merged in.
         exits: the exits; `offramp.exits.pack.static_exits` for the model's own head at some layers.
         block_size: tokens per block.
         num_blocks: blocks in the paged store.
@@ -74,7 +74,7 @@ class NativeExecutor:
         )
         self._classifiers = [e.classifier != "none" for e in exits.exits] + [False]
         threads = threads or default_threads()
-        packed = load_weights(spec, weights, dtype, threads)
+        packed = load_weights(spec, exits.tuned(weights), dtype, threads)
         heads = [exit_head(e, exits, packed) for e in exits.exits] + [top_head(packed)]
         config = {**_config(spec, self._shape), "half_kv": kv_dtype == "float16"}
         try:

@@ -1,9 +1,10 @@
 """Which files of packed matrices are kept, under which names.
 
-They lie in `packed/` in the cache folder. A file is named after the model's own files and the weight type, so a model
-that changed replaces what was packed of it before. Reading a file dates it anew. When one has been written, those that
-were not used for longest are deleted until all of them together have at most `OFFRAMP_PACKED_GB` (10) times 10^9
-bytes; the new one stays whatever its size. Whoever is reading a deleted file reads on: it is gone when it is closed.
+They lie in `packed/` in the cache folder. A file is named after the model's own files, that of an exit pack which
+changes the trunk, and the weight type, so a model that changed replaces what was packed of it before. Reading a file
+dates it anew. When one has been written, those that were not used for longest are deleted until all of them together
+have at most `OFFRAMP_PACKED_GB` (10) times 10^9 bytes; the new one stays whatever its size. Whoever is reading a
+deleted file reads on: it is gone when it is closed.
 """
 
 from __future__ import annotations
@@ -37,7 +38,9 @@ def packed_path(files: Sequence[Path], dtype: str) -> Path:
     if home.parent.name == "snapshots":  # of Hugging Face's cache: other revisions of a model are the same model
         home = home.parent.parent
     label = files[0].stem if files[0].suffix == ".gguf" else home.name
-    key = hashlib.sha256("\n".join([str(home), *(file.name for file in files)]).encode()).hexdigest()[:8]
+    # A file that lies elsewhere is a change of the model: each has packed weights of its own, and so has the model.
+    names = (file.name if file.parent == files[0].parent else str(file.absolute()) for file in files)
+    key = hashlib.sha256("\n".join([str(home), *names]).encode()).hexdigest()[:8]
     return packed_folder() / f"{re.sub(r'[^A-Za-z0-9._-]', '_', label)[:80]}-{key}-{dtype}.bin"
 
 

@@ -36,7 +36,7 @@ class TorchExecutor:
 
     Args:
         spec: the model.
-        weights: its tensors, by Hugging Face names.
+        weights: its tensors, by Hugging Face names; what `exits` change of them is merged in.
         exits: the exits; `offramp.exits.pack.static_exits` for the model's own head at some layers.
         block_size: tokens per block.
         num_blocks: blocks in the paged store.
@@ -70,7 +70,7 @@ class TorchExecutor:
             spec, weights, exits, block_size=block_size, num_blocks=num_blocks, max_model_len=max_model_len
         )
         with torch.inference_mode():
-            self._weights = load_weights(spec, weights, where, kind)
+            self._weights = load_weights(spec, exits.tuned(weights), where, kind)
             self._rotary = Rotary(spec, where, kind)
             top = top_head(self._weights, spec.rms_norm_eps)
             self._heads = [exit_head(e, exits, top, spec.rms_norm_eps) for e in exits.exits] + [top]
