@@ -15,7 +15,7 @@ from torch.nn import functional as F
 from offramp.tune.batches import batches
 from offramp.tune.dense import DenseTrunk, skip_none
 from offramp.tune.features import half
-from offramp.tune.heads import Words, new_head
+from offramp.tune.heads import Inputs, Words, new_head
 from offramp.tune.layerskip import Lessons, TrunkTrainer, active_exits, drop_layers
 from offramp.tune.lora import new_factors
 from offramp.tune.report import Meter
@@ -137,7 +137,7 @@ def plain_loss(
         probs = log_probs.detach().exp()[:, ids]
         says = torch.cat((probs, 1 - probs.sum(-1, keepdim=True)), -1)
         for head, tap in zip(trainer._heads, taps, strict=True):
-            x = head.rollout(Inputs(tap)
+            (x,) = head.rollout(Inputs(tap))
             other = x @ head.tensors["other.weight"].T + head.tensors["other.bias"]
             logits = torch.cat((x @ head.matrix.T, other), -1)
             total = total + 0.25 * F.kl_div(logits.log_softmax(-1), says, reduction="sum")
