@@ -1,0 +1,110 @@
+"""Pieces of a layer with gradients written out, which take fewer passes over memory than torch would."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+Part = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
+"""A linear layer: frozen weight [rows, columns] and bias [rows], and factors A [rank, columns] and B [rows, rank]."""
+
+
+def adapted(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
+    """W x + b + B A x for each of `parts`, in the type of `x` [tokens, columns]; factors get gradients in their own."""
+    found: tuple[Tensor, ...] = _Adapted.apply(x, *(t for part in parts for t in part))  # type: ignore[no-untyped-call]
+    return found
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """`Rotation.apply`: rotate `x` [..., rows, heads, head_dim]."""
+    rotated: Tensor = _Rotate.apply(x, cos, sin)  # type: ignore[no-untyped-call]
+    return rotated
+
+
+def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+    """RMSNorm over the last dimension with frozen weights, computed in float32, as `dtype`."""
+    normed: Tensor = _Norm.apply(x, weight, eps, dtype)  # type: ignore[no-untyped-call]
+    return normed
+
+
+class _Adapted(torch.autograd.Function):
+    """The gradient of what the layers share is added up inside of the products."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
+        saved: list[Tensor | None] = [x]
+        outputs = []
+        for weight, bias, a, b in _parts(tensors):
+            y = torch.nn.functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
+            if a is not None and b is not None:
+                half_a, half_b = a.to(x.dtype), b.to(x.dtype)
+                low = x @ half_a.T
+                y.addmm_(low, half_b.T)
+                saved += [weight, half_a, half_b, low]
+            else:
+                saved += [weight, None, None, None]
+            outputs.append(y)
+        ctx.save_for_backward(*saved)
+        return tuple(outputs)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        x, *saved = ctx.saved_tensors
+        total = torch.zeros_like(x)
+        found: list[Tensor | None] = []
+        for gradient, (weight, a, b, low) in zip(gradients, _parts(saved), strict=True):
+            total.addmm_(gradient, weight)
+            if a is None:
+                found += [None] * 4
+                continue
+            inner = gradient @ b
+            total.addmm_(inner, a)
+            found += [None, None, (inner.T @ x).float(), (gradient.T @ low).float()]
+        return total, *found
+
+
+def _parts(tensors: Sequence[Any]) -> list[Sequence[Any]]:
+    """Tensors in fours."""
+    return [tensors[i : i + 4] for i in range(0, len(tensors), 4)]
+
+
+class _Rotate(torch.autograd.Function):
+    """Going back is to rotate the other way."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+        ctx.save_for_backward(cos, sin)
+        return _rotated(x, cos, sin, 1)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        return _rotated(gradients[0], *ctx.saved_tensors, -1), None, None
+
+
+def _rotated(x: Tensor, cos: Tensor, sin: Tensor, way: int) -> Tensor:
+    first, second = x.chunk(2, dim=-1)
+    rotated = torch.empty_like(x)
+    low, high = rotated.chunk(2, dim=-1)
+    torch.mul(first, cos, out=low).addcmul_(second, sin, value=-way)
+    torch.mul(second, cos, out=high).addcmul_(first, sin, value=way)
+    return rotated
+
+
+class _Norm(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
+        wide = x.float()
+        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
+        ctx.save_for_backward(x, weight, scale)
+        return (wide * scale).mul_(weight).to(dtype)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        x, weight, scale = ctx.saved_tensors
+        wide = x.float()
+        gradient = gradients[0] * weight
+        along = (gradient * wide).mean(-1, keepdim=True).mul_(scale**3)
+        return gradient.mul_(scale).addcmul_(wide, along, value=-1).to(x.dtype), None, None, None
