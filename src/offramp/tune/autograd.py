@@ -13,7 +13,10 @@ Part = tuple[Tensor, Tensor | None, Tensor | None, Tensor | None]
 
 
 def adapted(x: Tensor, parts: Sequence[Part]) -> tuple[Tensor, ...]:
-    """W x + b + B A x for each of `parts`, in the type of `x` [tokens, columns]; factors get gradients in their own."""
+    """W x + b + B A x for each of `parts`, in the type of `x` [tokens, columns]; factors get gradients in their own.
+
+    Either all have factors, of one rank, or none.
+    """
     found: tuple[Tensor, ...] = _Adapted.apply(x, *(t for part in parts for t in part))  # type: ignore[no-untyped-call]
     return found
 
@@ -31,39 +34,40 @@ def norm(x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
 
 
 class _Adapted(torch.autograd.Function):
-    """The gradient of what the layers share is added up inside of the products."""
+    """What layers share is added up inside of the products, and their A are one matrix: narrow products are slow."""
 
     @staticmethod
     def forward(ctx: Any, x: Tensor, *tensors: Tensor | None) -> tuple[Tensor, ...]:
-        saved: list[Tensor | None] = [x]
-        outputs = []
-        for weight, bias, a, b in _parts(tensors):
-            y = torch.nn.functional.linear(x, weight, None if bias is None else bias.to(x.dtype))
-            if a is not None and b is not None:
-                half_a, half_b = a.to(x.dtype), b.to(x.dtype)
-                low = x @ half_a.T
-                y.addmm_(low, half_b.T)
-                saved += [weight, half_a, half_b, low]
-            else:
-                saved += [weight, None, None, None]
-            outputs.append(y)
-        ctx.save_for_backward(*saved)
+        parts = _parts(tensors)
+        weights = [part[0] for part in parts]
+        biases = [None if part[1] is None else part[1].to(x.dtype) for part in parts]
+        outputs = [torch.nn.functional.linear(x, *frozen) for frozen in zip(weights, biases, strict=True)]
+        if parts[0][2] is None:
+            ctx.save_for_backward(x, *weights)
+            return tuple(outputs)
+        a = torch.cat([part[2].to(x.dtype) for part in parts])
+        bs = [part[3].to(x.dtype) for part in parts]
+        low = x @ a.T
+        for y, own, b in zip(outputs, low.chunk(len(parts), dim=1), bs, strict=True):
+            y.addmm_(own, b.T)
+        ctx.save_for_backward(x, *weights, a, low, *bs)
         return tuple(outputs)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor | None, ...]:
+        count = len(gradients)
         x, *saved = ctx.saved_tensors
-        total = torch.zeros_like(x)
-        found: list[Tensor | None] = []
-        for gradient, (weight, a, b, low) in zip(gradients, _parts(saved), strict=True):
+        total = gradients[0] @ saved[0]
+        for gradient, weight in zip(gradients[1:], saved[1:count], strict=True):
             total.addmm_(gradient, weight)
-            if a is None:
-                found += [None] * 4
-                continue
-            inner = gradient @ b
-            total.addmm_(inner, a)
-            found += [None, None, (inner.T @ x).float(), (gradient.T @ low).float()]
-        return total, *found
+        if len(saved) == count:
+            return total, *[None] * (4 * count)
+        a, low, *bs = saved[count:]
+        inner = torch.cat([gradient @ b for gradient, b in zip(gradients, bs, strict=True)], dim=1)
+        total.addmm_(inner, a)
+        own_a = (inner.T @ x).float().chunk(count)
+        own_b = [(g.T @ own).float() for g, own in zip(gradients, low.chunk(count, dim=1), strict=True)]
+        return total, *(t for pair in zip(own_a, own_b, strict=True) for t in (None, None, *pair))
 
 
 def _parts(tensors: Sequence[Any]) -> list[Sequence[Any]]:
