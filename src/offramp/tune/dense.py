@@ -111,8 +111,8 @@ class DenseTrunk:
         parts = []
         for name in names:
             weight = f"{name}_proj.weight"
-            factors = (self.factors.get(f"{prefix}{weight}.lora_{part}") for part in "ab")
-            parts.append((layer[weight], layer.get(f"{name}_proj.bias"), *factors))
+            a, b = (self.factors.get(f"{prefix}{weight}.lora_{part}") for part in "ab")
+            parts.append((layer[weight], layer.get(f"{name}_proj.bias"), a, b))
         return adapted(x, parts)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
@@ -128,7 +128,8 @@ class DenseTrunk:
         if tokens > SHORT:
             attended = F.scaled_dot_product_attention(q, k, v, attn_mask=near, enable_gqa=True)
             return attended.transpose(1, 2).flatten(2)
-        q = q.unflatten(1, (kv_heads, -1)) * self._spec.head_dim**-0.5  # [sequences, kv_heads, group, tokens, head_dim]
+        # [sequences, kv_heads, group, tokens, head_dim]
+        q = q.reshape(len(q), kv_heads, -1, *q.shape[2:]) * self._spec.head_dim**-0.5
         scores = (q.flatten(2, 3) @ k.transpose(-1, -2)).view(*q.shape[:-1], tokens).masked_fill_(~near, -math.inf)
         shares = scores.softmax(-1, dtype=torch.float32).to(self._dtype)
         attended = shares.flatten(2, 3) @ v
