@@ -58,7 +58,7 @@ def test_a_pack_without_a_trunk_leaves_the_weights_as_they_are(tmp_path: Path) -
 
 def test_changed_matrices_are_merged_and_all_else_stays(tmp_path: Path) -> None:
     pack, plain, factors = read(tmp_path), model(), arrays(SHAPES)
-    assert pack.trunk is not None and (pack.trunk.rank, pack.trunk.changed) == (2, {Q, UP})
+    assert pack.trunk is not None and (pack.trunk.rank, pack.trunk.changed) == (2, frozenset({Q, UP}))
     merged = pack.tuned(plain)
     assert merged.shapes() == plain.shapes() and merged.files == ()
     for name in (Q, UP):

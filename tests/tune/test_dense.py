@@ -7,8 +7,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from offramp.executors.torch.layers import rms_norm
-from offramp.tune.dense import DenseTrunk, RmsNorm
+from offramp.executors.torch.layers import Rotation, rms_norm
+from offramp.tune.autograd import adapted, norm, rotate
+from offramp.tune.dense import DenseTrunk
 from offramp.tune.lora import new_factors
 from tests.executors.toys import FAMILIES, VOCAB, ArraySource, Toy, make_toy
 
@@ -88,13 +89,42 @@ def test_a_sequence_that_skips_a_layer_comes_through_as_it_was(toy: Toy) -> None
     assert torch.equal(none, torch.tensor(toy.source.load("model.embed_tokens.weight"))[some_ids()])
 
 
-def test_the_norm_and_its_gradient_are_those_of_autograd() -> None:
-    random = torch.Generator().manual_seed(0)
-    x, weight, gradient = (torch.randn(shape, generator=random) for shape in ((5, 7, 16), (16,), (5, 7, 16)))
-    found, expected = x.clone().requires_grad_(), x.clone().requires_grad_()
-    ours = RmsNorm.apply(found, weight, 1e-5, torch.float32)
-    plain = rms_norm(expected, weight, 1e-5)
+def same_gradients(ours: Tensor, plain: Tensor, inputs: list[tuple[Tensor, Tensor]]) -> None:
+    """Both results, and their gradients with respect to pairs of inputs."""
     torch.testing.assert_close(ours, plain)
+    gradient = torch.randn(plain.shape, generator=torch.Generator().manual_seed(9))
     ours.backward(gradient)
     plain.backward(gradient)
-    torch.testing.assert_close(found.grad, expected.grad)
+    for a, b in inputs:
+        torch.testing.assert_close(a.grad, b.grad)
+
+
+def twice(*shape: int) -> tuple[Tensor, Tensor]:
+    """Two leaves with the same numbers."""
+    x = torch.randn(shape, generator=torch.Generator().manual_seed(sum(shape)))
+    return x.clone().requires_grad_(), x.clone().requires_grad_()
+
+
+def test_the_norm_is_that_of_autograd() -> None:
+    (a, b), weight = twice(5, 7, 16), torch.randn(16)
+    same_gradients(norm(a, weight, 1e-5, torch.float32), rms_norm(b, weight, 1e-5), [(a, b)])
+
+
+def test_the_rotation_is_that_of_autograd() -> None:
+    a, b = twice(2, 5, 3, 8)
+    rotation = Rotation(*(f(torch.arange(20.0).view(5, 1, 4)) for f in (torch.cos, torch.sin)))
+    same_gradients(rotate(a, *rotation), rotation.apply(b), [(a, b)])
+
+
+@pytest.mark.parametrize("biased", [True, False])
+def test_adapted_linear_layers_are_those_of_autograd(biased: bool) -> None:
+    shapes = ((7, 6), (11, 6))
+    leaves = [(twice(3, columns), twice(rows, 3)) for rows, columns in shapes]
+    fixed = [(torch.randn(shape), torch.randn(shape[0]) if biased else None) for shape in shapes]
+    x = twice(5, 6)
+    ours = adapted(x[0], [(*frozen, a[0], b[0]) for frozen, (a, b) in zip(fixed, leaves, strict=True)])
+    plain = [
+        torch.nn.functional.linear(x[1], *frozen) + x[1] @ a[1].T @ b[1].T
+        for frozen, (a, b) in zip(fixed, leaves, strict=True)
+    ]
+    same_gradients(torch.cat(ours, -1), torch.cat(plain, -1), [x, *(pair for two in leaves for pair in two)])

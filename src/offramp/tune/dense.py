@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 from offramp.executors.torch.layers import Rotary, Rotation
 from offramp.executors.torch.weights import to_tensor
 from offramp.models.spec import ModelSpec
+from offramp.tune.autograd import adapted, norm, rotate
 from offramp.weights.source import WeightSource
 
 CPU = torch.device("cpu")
@@ -90,68 +90,47 @@ class DenseTrunk:
         spec, layer = self._spec, self._layers[index]
         rows = hidden.shape[:2]
 
-        def linear(name: str, x: Tensor) -> Tensor:
-            return self._linear(f"model.layers.{index}.{name}_proj", layer, f"{name}_proj", x)
-
-        def heads(name: str) -> Tensor:
+        def heads(name: str, states: Tensor) -> Tensor:
             """[sequences, tokens, heads, head_dim]"""
-            states = linear(f"self_attn.{name}", x).view(*rows, -1, spec.head_dim)
+            split = states.view(*rows, -1, spec.head_dim)
             norm = layer.get(f"self_attn.{name}_norm.weight")
-            return states if norm is None else self._norm(states, norm)
+            return split if norm is None else self._norm(split, norm)
 
-        x = self._norm(hidden, layer["input_layernorm.weight"])
-        q, k, v = rotation.apply(heads("q")), rotation.apply(heads("k")), heads("v")
-        attended = self._attend(q, k, v, spec.window_at(index))
-        hidden = hidden + linear("self_attn.o", attended)
-        x = self._norm(hidden, layer["post_attention_layernorm.weight"])
-        return hidden + linear("mlp.down", F.silu(linear("mlp.gate", x)) * linear("mlp.up", x))
+        x = self._norm(hidden, layer["input_layernorm.weight"]).flatten(0, 1)
+        q, k, v = self._linear(index, x, "self_attn.q", "self_attn.k", "self_attn.v")
+        q, k = (rotate(heads(name, states), *rotation) for name, states in (("q", q), ("k", k)))
+        attended = self._attend(q, k, heads("v", v), spec.window_at(index)).flatten(0, 1)
+        hidden = hidden + self._linear(index, attended, "self_attn.o")[0].view_as(hidden)
+        x = self._norm(hidden, layer["post_attention_layernorm.weight"]).flatten(0, 1)
+        gate, up = self._linear(index, x, "mlp.gate", "mlp.up")
+        return hidden + self._linear(index, F.silu(gate) * up, "mlp.down")[0].view_as(hidden)
 
-    def _linear(self, full: str, layer: Mapping[str, Tensor], name: str, x: Tensor) -> Tensor:
-        """W x + b + B A x."""
-        bias = layer.get(f"{name}.bias")
-        y = F.linear(x, layer[f"{name}.weight"], None if bias is None else bias.to(self._dtype))
-        a, b = (self.factors.get(f"{full}.weight.lora_{part}") for part in "ab")
-        if a is None or b is None:
-            return y
-        low = F.linear(x, a.to(self._dtype)).flatten(0, 1)
-        return torch.addmm(y.flatten(0, 1), low, b.to(self._dtype).T).view_as(y)
+    def _linear(self, index: int, x: Tensor, *names: str) -> tuple[Tensor, ...]:
+        """W x + b + B A x of several linear layers over the same x [rows, columns]."""
+        layer, prefix = self._layers[index], f"model.layers.{index}."
+        parts = []
+        for name in names:
+            weight = f"{name}_proj.weight"
+            a, b = (self.factors.get(f"{prefix}{weight}.lora_{part}") for part in "ab")
+            parts.append((layer[weight], layer.get(f"{name}_proj.bias"), a, b))
+        return adapted(x, parts)
 
     def _norm(self, x: Tensor, weight: Tensor) -> Tensor:
-        normed: Tensor = RmsNorm.apply(  # type: ignore[no-untyped-call]
-            x, weight, self._spec.rms_norm_eps, self._dtype
-        )
-        return normed
+        return norm(x, weight, self._spec.rms_norm_eps, self._dtype)
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, window: int | None) -> Tensor:
         """Causal attention over [sequences, tokens, heads, head_dim]; returns [sequences, tokens, heads * head_dim]."""
-        group, tokens = self._spec.num_heads // self._spec.num_kv_heads, q.shape[1]
-        k, v = (states.repeat_interleave(group, dim=2) for states in (k, v))
-        q, k, v = (states.transpose(1, 2) for states in (q, k, v))
+        tokens, kv_heads = q.shape[1], self._spec.num_kv_heads
         near = torch.ones((tokens, tokens), dtype=torch.bool).tril()
         if window is not None:
             near = near.triu(1 - window)
+        q, k, v = (states.transpose(1, 2) for states in (q, k, v))
         if tokens > SHORT:
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=near)
-        else:
-            scores = (q @ k.transpose(-1, -2)).float().mul_(self._spec.head_dim**-0.5).masked_fill_(~near, -math.inf)
-            attended = scores.softmax(-1).to(self._dtype) @ v
-        return attended.transpose(1, 2).flatten(2)
-
-
-class RmsNorm(torch.autograd.Function):
-    """RMSNorm over the last dimension with frozen weights: fewer passes over memory than its parts would make."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, eps: float, dtype: torch.dtype) -> Tensor:
-        wide = x.float()
-        scale = torch.rsqrt(wide.square().mean(-1, keepdim=True) + eps)
-        ctx.save_for_backward(x, weight, scale)
-        return (wide * scale).mul_(weight).to(dtype)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
-        x, weight, scale = ctx.saved_tensors
-        wide = x.float()
-        gradient = gradients[0] * weight
-        along = (gradient * wide).mean(-1, keepdim=True).mul_(scale**3)
-        return gradient.mul_(scale).sub_(wide * along).to(x.dtype), None, None, None
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=near, enable_gqa=True)
+            return attended.transpose(1, 2).flatten(2)
+        # [sequences, kv_heads, group, tokens, head_dim]
+        q = q.reshape(len(q), kv_heads, -1, *q.shape[2:]) * self._spec.head_dim**-0.5
+        scores = (q.flatten(2, 3) @ k.transpose(-1, -2)).view(*q.shape[:-1], tokens).masked_fill_(~near, -math.inf)
+        shares = scores.softmax(-1, dtype=torch.float32).to(self._dtype)
+        attended = shares.flatten(2, 3) @ v
+        return attended.view_as(q).flatten(1, 2).transpose(1, 2).flatten(2)
