@@ -274,6 +274,16 @@ def test_a_folder_without_exits_json_is_refused(tmp_path: Path) -> None:
     assert error.value.message == f"`{tmp_path}` is not an exit pack: it has no file `exits.json`"
 
 
+def test_a_pack_that_comes_with_offramp_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offramp.exits.shipped.FOLDER", tmp_path)
+    (tmp_path / "mails").mkdir()
+    write(tmp_path / "mails")
+    assert read_pack("mails").layers == (2, 4)
+    with pytest.raises(PackError) as error:
+        read_pack("mail")
+    assert error.value.hint == "give the pack's folder, or a pack that comes with offramp: `mails`"
+
+
 def test_malformed_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackError, match=r"^`exits.json` cannot be read: Expecting property name"):
         read_pack(write(tmp_path, "{"))

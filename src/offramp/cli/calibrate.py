@@ -114,11 +114,16 @@ def run(args: argparse.Namespace) -> int:
 
 def _pack(args: argparse.Namespace) -> Path:
     from offramp.exits.read import read_pack
+    from offramp.exits.shipped import find_pack
 
     if not isinstance(getattr(args, "exits", None), str):
         raise PackError("a calibration is written into an exit pack", hint="give the pack's folder as `--exits PACK`")
     read_pack(args.exits)
-    return Path(args.exits)
+    if (folder := find_pack(args.exits)) != Path(args.exits):
+        raise PackError(
+            f"`{args.exits}` comes with offramp, and is left as it is", hint=f"copy `{folder}` and calibrate the copy"
+        )
+    return folder
 
 
 def _show(report: RiskReport | Race, depth: int) -> None:

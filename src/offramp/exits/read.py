@@ -14,6 +14,7 @@ from typing import Any, get_args
 from offramp.errors import InvalidParameter, PackError, Unsupported, did_you_mean
 from offramp.exits.calibration import Calibration, CalibrationKey
 from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, Past, check_layers
+from offramp.exits.shipped import find_pack, shipped_packs
 from offramp.exits.tensors import PackTensors
 from offramp.exits.trunk import read_trunk
 from offramp.types.checks import check_integer, check_number, check_one_of
@@ -30,18 +31,19 @@ _CALIBRATION = {f.name: f.name != "measured" for f in fields(Calibration)}
 _KEY = {f.name: True for f in fields(CalibrationKey)}
 
 
-def read_pack(folder: str | Path) -> ExitPack:
-    """Read and validate the exit pack in `folder`. Whether it fits a model, `ExitPack.check_model` says.
+def read_pack(named: str | Path) -> ExitPack:
+    """Read and validate the exit pack in a folder, or that comes with offramp under this name. Whether it fits a model,
+    `ExitPack.check_model` says.
 
     Raises:
         PackError: a file is missing or malformed, or a tensor is missing, unknown or misshapen.
         Unsupported: the pack needs a tap or a head that this version does not run.
         WeightsError: `exits.safetensors` or `trunk.safetensors` is corrupt.
     """
-    folder = Path(folder)
+    folder = find_pack(named)
     path, weights = folder / "exits.json", folder / "exits.safetensors"
     if not path.is_file():
-        raise PackError(f"`{folder}` is not an exit pack: it has no file `exits.json`", hint="give the pack's folder")
+        raise PackError(f"`{folder}` is not an exit pack: it has no file `exits.json`", hint=_where())
     values = _object(_load(path), "`exits.json`", _TOP)
     _check_format(values, "exits.json")
     with _located("`base` in `exits.json`"):
@@ -66,6 +68,11 @@ def read_pack(folder: str | Path) -> ExitPack:
         tensors=tensors,
         trunk=trunk,
     )
+
+
+def _where() -> str:
+    listed = ", ".join(f"`{name}`" for name in shipped_packs())
+    return "give the pack's folder" + (f", or a pack that comes with offramp: {listed}" if listed else "")
 
 
 def _load(path: Path) -> object:
