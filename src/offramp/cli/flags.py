@@ -78,8 +78,8 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
         "--exits",
         values.exit_layers,
         "LAYERS|PACK",
-        "exits: layers such as `10,20`, an exit pack (its folder, or the name of one that comes with offramp), or `none` "
-        "(default: at 2/3 and 5/6 of the depth)",
+        "exits: layers such as `10,20`, an exit pack (its folder, or the name of one that comes with offramp), or "
+        "`none` (default: at 2/3 and 5/6 of the depth)",
     )
     add("--executor", str, "NAME", "native or torch (default: native on the CPU, torch on other devices)")
     add(

@@ -22,7 +22,8 @@ DEFAULT_STORE_BYTES = 2**30
 
 
 def resolve_exits(exits: Sequence[int] | str | Path | None, model: LoadedModel) -> ExitPack:
-    """The exits of a model: given layers, an exit pack by folder or name, or by default two thirds and five sixths of the way up.
+    """The exits of a model: given layers, an exit pack by folder or name, or by default two thirds and five sixths of
+    the way up.
 
     Raises:
         InvalidParameter, PackError: layers outside the model, or a pack that does not fit.
