@@ -21,8 +21,7 @@ TAKES = "[MODEL] --out DIR"
 
 EXAMPLES = (
     "offramp tune smollm2-135m --recipe heads,router --tokens 1M --exits auto --out my-pack",
-    "offramp tune smollm2-135m --data chats.jsonl --exits 10,20 --adapter linear --out my-pack --resume",
-    "offramp tune smollm2-135m --recipe layerskip --data task.jsonl --exits 10,20 --out my-task",
+    "offramp tune smollm2-135m --recipe layerskip --data task.jsonl --exits 10,20 --out my-task --resume",
 )
 
 ADAPTER_OF_TRUNK = "none"

@@ -84,7 +84,9 @@ def _judged(
         "exits": [curve.to_dict() for curve in curves],
         "full_depth": compare(original, tuned, shop.lm_head),
     }
-    return said, ExitParams(threshold={c.layer: c.at_precision[PRECISIONS[0]].threshold for c in curves})
+    thresholds = {c.layer: c.at_precision[PRECISIONS[0]].threshold for c in curves}
+    # The trunk has learnt with K and V of every layer; what `fill` puts in their place it has never seen.
+    return said, ExitParams(threshold=thresholds, kv="recompute")
 
 
 def _lessons(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Lessons:
