@@ -54,7 +54,7 @@ def test_the_pack_has_a_trunk_exits_and_routers(pack: Path) -> None:
     plain = ExitSpec(2, "own", vocabulary="frequent", other=True, classifier="mlp")
     assert read.exits == (plain, replace(plain, layer=4))
     assert read.provenance["recipes"] == ["layerskip", "router"]
-    assert read.defaults is not None and read.defaults.kv == "recompute"
+    assert read.defaults is not None and read.defaults.kv == "fill"
     assert not list((pack / "run").glob("*.pt"))
 
 

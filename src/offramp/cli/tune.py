@@ -101,6 +101,7 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     trunk.add("distil", float, "X", "how far the top is kept as it was, 0 to 1 (default: 1; 0 for a file)")
     trunk.add("layer_dropout", float, "P", "rate at which the last layer is skipped in training, less below it")
     trunk.add("curriculum", str, "KIND", "which exits learn in a step: all, rotational or gradual")
+    trunk.add("filled", float, "P", "sequences in which sure tokens leave, as under fill (0: fill is not learnt)")
     router = FieldGroup(parser, "routers", RouterSettings)
     router.add("router", str, "KIND", "linear or mlp")
     router.add("router_size", int, "N", "inner size of an mlp router")

@@ -28,6 +28,10 @@ Skip = Callable[[int], Tensor | None]
 """Takes a layer from 0; says which sequences run it: int64 [some], or None for all."""
 
 
+Leave = Callable[[int, Tensor], Tensor]
+"""Takes a tap and the hidden states there; says which tokens have left by now: bool [sequences, tokens]."""
+
+
 def skip_none(layer: int) -> None:
     """Every sequence runs every layer."""
 
@@ -58,22 +62,29 @@ class DenseTrunk:
         self._layers = [self._load(weights, f"model.layers.{index}.") for index in range(spec.num_layers)]
         self._rotary = Rotary(spec, CPU, dtype)
 
-    def run(self, ids: Tensor, taps: Sequence[int], skip: Skip = skip_none) -> list[Tensor]:
+    def run(self, ids: Tensor, taps: Sequence[int], skip: Skip = skip_none, leave: Leave | None = None) -> list[Tensor]:
         """Hidden states [sequences, tokens, hidden_size] after each of `taps` layers, ascending.
+
+        Where a token has left, its hidden state stays as it is, and the layers above project their K and V from that,
+        as under `fill`.
 
         `ids` is int64 [sequences, tokens]; what pads a sequence comes last, and nothing before attends to it.
         """
         hidden = F.embedding(ids, self._embedding).float()
         rotation = self._rotary.at(range(ids.shape[1]))
-        found = []
+        found: list[Tensor] = []
+        left: Tensor | None = None
         for index in range(taps[-1]):
-            some = skip(index)
+            some, before = skip(index), hidden
             if some is None:
                 hidden = self._layer(index, hidden, rotation)
             elif len(some):
                 hidden = hidden.index_copy(0, some, self._layer(index, hidden[some], rotation))
+            if left is not None:
+                hidden = torch.where(left[..., None], before, hidden)
             if index + 1 in taps:
                 found.append(hidden)
+                left = None if leave is None or index + 1 == taps[-1] else leave(index + 1, hidden)
         return found
 
     def _load(self, weights: WeightSource, prefix: str) -> dict[str, Tensor]:

@@ -3,6 +3,9 @@
 The loss of a token is the top's, and a share of that of each exit. The top learns the data, or to stay as it was: its
 target is the answer's token, or the original trunk's distribution (self-distillation), or a mixture. Exits learn what
 the top says: KL(top || exit) over the words and "other". In that the top is fixed: exits come to it and not it to them.
+
+In a share of the sequences tokens leave where an exit is sure of them, and the layers above get their K and V as `fill`
+makes them. There only the tokens that stay are learnt from: so they learn to read what was filled.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ from offramp.tune.batches import Batch, batches, deal
 from offramp.tune.dense import DenseTrunk, Skip, skip_none
 from offramp.tune.features import Features, Half, half
 from offramp.tune.heads import Head, Inputs
+from offramp.tune.leaving import Leaving
 from offramp.tune.loop import Loop
 from offramp.tune.loss import kl_backward, target_of
 from offramp.tune.samples import Sample, first_samples
@@ -91,12 +95,15 @@ class TrunkTrainer(Loop):
         for batch in batches(self._lessons.samples, numbers):
             seed = [self._settings.train_seed, step, batch.numbers[0]]
             skip = drop_layers(settings.layer_dropout, self._trunk.depth, len(batch.numbers), seed)
-            total += self._learn(batch, active, skip, 1 / count)
+            leaving = Leaving(self._heads, batch, settings.filled, seed)
+            total += self._learn(batch, active, skip, leaving, 1 / count)
         return total / count
 
-    def _learn(self, batch: Batch, active: Sequence[int], skip: Skip, scale: float) -> float:
+    def _learn(self, batch: Batch, active: Sequence[int], skip: Skip, leaving: Leaving, scale: float) -> float:
         """Add the gradients of `scale` times the summed loss of a batch; returns the summed loss."""
-        *taps, final = (h.flatten(0, 1)[batch.rows] for h in self._trunk.run(batch.ids, self._taps, skip))
+        found = self._trunk.run(batch.ids, self._taps, skip, leaving)
+        batch = leaving.stayed(batch)
+        *taps, final = (h.flatten(0, 1)[batch.rows] for h in found)
         states = self._top.states(final)
         reading = self._top.read(states.detach())
         target, floor = self._target(batch)

@@ -85,8 +85,8 @@ def _judged(
         "full_depth": compare(original, tuned, shop.lm_head),
     }
     thresholds = {c.layer: c.at_precision[PRECISIONS[0]].threshold for c in curves}
-    # The trunk has learnt with K and V of every layer; what `fill` puts in their place it has never seen.
-    return said, ExitParams(threshold=thresholds, kv="recompute")
+    # A trunk that has learnt with K and V of every layer has never seen what `fill` puts in their place.
+    return said, ExitParams(threshold=thresholds, kv="fill" if request.trunk.filled else "recompute")
 
 
 def _lessons(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Lessons:

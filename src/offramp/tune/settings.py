@@ -136,6 +136,8 @@ class TrunkSettings:
             towards the first.
         curriculum: which exits learn in a step: `all`; `rotational`: one, in turn; `gradual`: one more after another
             from the deepest, all from half of the steps on.
+        filled: the share of sequences in which tokens that an exit is sure of leave there, so that the others learn to
+            read K and V that were filled.
     """
 
     lora_rank: int = 32
@@ -143,6 +145,7 @@ class TrunkSettings:
     distil: float | None = None
     layer_dropout: float = 0.0
     curriculum: Curriculum = "all"
+    filled: float = 0.5
 
     def __post_init__(self) -> None:
         check_integer("lora_rank", self.lora_rank, 1, 4096)
@@ -151,6 +154,7 @@ class TrunkSettings:
             check_number("distil", self.distil, 0, 1)
         check_number("layer_dropout", self.layer_dropout, 0, 0.9)
         check_one_of("curriculum", self.curriculum, get_args(Curriculum))
+        check_number("filled", self.filled, 0, 1)
 
 
 @dataclass(frozen=True, slots=True)
