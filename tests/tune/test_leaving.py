@@ -8,12 +8,13 @@ import numpy as np
 import torch
 
 from offramp.tune.batches import batches
+from offramp.tune.layerskip import Lessons
 from offramp.tune.leaving import Leaving
 from offramp.types.executor import SeqRows
 from tests.executors.kinds import read_hidden, slots_of
 from tests.executors.toys import make_toy
 from tests.tune.test_dense import dense, some_ids
-from tests.tune.test_layerskip import LAYERS, SPEC, Lessons, make, task
+from tests.tune.test_layerskip import LAYERS, SPEC, make, task
 
 
 def test_hidden_states_are_those_of_an_executor_that_fills() -> None:

@@ -59,10 +59,9 @@ class Sequence:
         self.parent: Sequence | None = None
         self.past: object = None  # deep state of the token before the live one, kept while its slot is not written
         self.finish_reason: FinishReason | None = None
-        self.switched_off = False
+        self.switched_off, self.due = False, 0.0
         self.drafts_proposed = self.drafts_accepted = self.top_passes = 0
         self.replayed_tokens = self.cached_prompt_tokens = 0
-        self.due = 0.0
         room = shape.max_model_len - len(prompt)
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
 
@@ -121,12 +120,14 @@ class Sequence:
         return not self._replayed
 
     @property
-    def verification_due(self) -> bool:
-        """Whether the drafts must be checked before another token is begun."""
-        if not self.verifies or self.exit is None or not self.num_drafts:
-            return False
-        too_many = self.num_drafts >= self.exit.max_draft
-        return too_many or not self.exits_on or self.end_reason(self.length) is not None
+    def drafts_end(self) -> bool:
+        """Whether there are as many drafts as may be: the live token goes to the top with them, and is not tested."""
+        return self.verifies and self.exit is not None and self.num_drafts >= self.exit.max_draft
+
+    @property
+    def draft_ends(self) -> bool:
+        """Whether the newest draft would end the request: it is checked before it is begun."""
+        return self.verifies and self.num_drafts > 0 and self.end_reason(self.length) is not None
 
     def next_rows(self, cap: int) -> tuple[int, int, int]:
         """The segment this sequence needs next and its rows there, (segment, start, stop), oldest first, at most `cap`.
@@ -142,7 +143,7 @@ class Sequence:
                 stop = min(frontier[segment - 1] if segment else length, self.replay_to[segment])
                 if start < stop:
                     return segment, start, min(stop, start + cap)
-        stop = length - 1 if self.verification_due else length
+        stop = length - 1 if self.draft_ends else length
         for segment, start in enumerate(frontier):
             if start < stop:
                 if segment and self.fills:
@@ -155,20 +156,20 @@ class Sequence:
 
         All segments above are as far, none of the rows passes, and no exit is tested on the way.
         """
-        if self.frontier[-1] != self.frontier[segment] or (self.exits_on and self.marks and stop == self.length):
-            return False
-        if self.replaying and self.replay_to[-1] < stop:
+        tested = self.exits_on and self.marks and stop == self.length and not self.drafts_end
+        short = self.replaying and self.replay_to[-1] < stop
+        if tested or short or self.frontier[-1] != self.frontier[segment]:
             return False
         return not self.fills or self.first_exit is None or stop <= self.first_exit
 
     def test_due(self, boundary: int) -> float | None:
         """The threshold the live token is tested against at an exit it has arrived at, or None where it is not tested.
 
-        No exit is tested during replay, for the last prompt token, twice, or while `recompute` owes a full pass.
+        None is during replay, for the last prompt token, twice, while `recompute` owes a full pass, or when `drafts_end`.
         """
         if not self.exits_on or self.exit is None or not self.marks or boundary <= self.failed:
             return None
-        if self.frontier[boundary - 1] < len(self.tokens) or self.replaying or self.full_pass_due:
+        if self.frontier[boundary - 1] < len(self.tokens) or self.replaying or self.full_pass_due or self.drafts_end:
             return None
         if self._thresholds is not None:
             return self._thresholds[boundary - 1]
@@ -219,11 +220,10 @@ class Sequence:
         self.reached = [max(r, self.prompt_length) for r in self.reached]
         self.cached_prompt_tokens = self.prompt_length
 
-    def fail(self, boundary: int, signals: Signals | None) -> None:
+    def fail(self, boundary: int, signals: Signals) -> None:
         """The live token was tested at an exit and stays."""
         self.failed = boundary
-        if signals is not None:
-            self.earlier = (*self.earlier, signals)
+        self.earlier = (*self.earlier, signals)
 
     def choose(self, boundary: int, token: int, confidence: float | None) -> None:
         """The live token's successor was chosen: a draft, if this sequence verifies and the boundary is an exit."""

@@ -29,7 +29,7 @@ class ExitParams:
             FREE) or `verify` (LayerSkip's self-speculation; output equals exits off).
         fill_when: `lazy` fills before the next token that climbs as far, `iteration` before the sequence's next
             token. Both give the same tokens.
-        max_draft: `verify`: drafts before all pending tokens run to the top, 1..64.
+        max_draft: `verify`: drafts before all tokens run to the top, 1..64.
         recompute_cap: `recompute`: exits in a row before a token must run at full depth.
         decay: CALM's position decay: with temperature tau = `decay` the threshold at output position t of at most N
         is
