@@ -14,7 +14,8 @@ from offramp.types.executor import SeqRows
 from tests.executors.kinds import read_hidden, slots_of
 from tests.executors.toys import make_toy
 from tests.tune.test_dense import dense, some_ids
-from tests.tune.test_layerskip import LAYERS, SPEC, make, task
+from tests.tune.test_layerskip import LAYERS, make, task
+from tests.tune.test_loss import SPEC
 
 
 def test_hidden_states_are_those_of_an_executor_that_fills() -> None:

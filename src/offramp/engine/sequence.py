@@ -165,7 +165,7 @@ class Sequence:
     def test_due(self, boundary: int) -> float | None:
         """The threshold the live token is tested against at an exit it has arrived at, or None where it is not tested.
 
-        None is during replay, for the last prompt token, twice, while `recompute` owes a full pass, or when `drafts_end`.
+        None is during replay, for the last prompt token, twice, when `recompute` owes a full pass or the `drafts_end`.
         """
         if not self.exits_on or self.exit is None or not self.marks or boundary <= self.failed:
             return None
