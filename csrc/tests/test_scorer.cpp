@@ -27,10 +27,11 @@ struct Bench {
   Scorer scorer;
 
   Bench(const Head& head, int threads)
-      : pool(threads), store(shape()), scorer(&pool, &store, {head, head}, kVocab, kEps) {}
+      : pool(threads), store(shape(head.past)), scorer(&pool, &store, {head, head}, kVocab, kEps) {}
 
-  static StoreShape shape() {
+  static StoreShape shape(bool states) {
     StoreShape shape;
+    shape.states = states;
     shape.layers = shape.kv_heads = 1;
     shape.head_dim = 2;
     shape.boundaries = 2;
@@ -74,6 +75,18 @@ std::vector<ScoreRow> mixed_rows() {
   return rows;
 }
 
+// Half of the slots, each behind one of the other half, or behind none.
+std::vector<ScoreRow> rows_with_past(const Store& store) {
+  std::vector<ScoreRow> rows = greedy_rows(), behind(rows.begin() + kSlots / 2, rows.end());
+  rows.resize(kSlots / 2);
+  for (size_t i = 0; i < rows.size(); ++i) {
+    if (i % 10) rows[i].before = behind[i].slot;
+    const Floats state = random_floats(kHidden, 1);
+    std::copy_n(state.data(), kHidden, store.state(behind[i].slot));
+  }
+  return rows;
+}
+
 bool same(const std::vector<Scored>& a, const std::vector<Scored>& b) {
   return std::equal(a.begin(), a.end(), b.begin(), b.end(), [](const Scored& x, const Scored& y) {
     return x.token == y.token && std::memcmp(x.features, y.features, sizeof x.features) == 0 &&
@@ -83,16 +96,21 @@ bool same(const std::vector<Scored>& a, const std::vector<Scored>& b) {
 
 void heads_against_loops(WeightType type, double tolerance) {
   int64_t silent = 0;
-  for (int kind = 0; kind < 30; ++kind) {
+  for (int kind = 0; kind < kKinds; ++kind) {
     const Owned owned = make_head(kind, type);
     Bench bench(owned.head, 2);
     const Head& head = owned.head;
     bench.fill(random_floats(kSlots * 2 * kHidden, 1));
-    const std::vector<ScoreRow> rows = greedy_rows();
+    const std::vector<ScoreRow> rows = head.past ? rows_with_past(bench.store) : greedy_rows();
     const std::vector<Scored> scored = bench.scorer.score(2, rows, kAll, true);
-    for (int64_t i = 0; i < kSlots; ++i) {
+    for (size_t i = 0; i < rows.size(); ++i) {
       const float* state = bench.store.hidden(2, rows[i].slot);
-      const Doubles logits = expected_logits(owned, state);
+      const float* past = rows[i].before < 0 ? nullptr : bench.store.state(rows[i].before);
+      const Floats joined = joined_state(owned, state, past);
+      const Doubles logits = expected_logits(owned, joined.data()), deep = deep_state(owned, joined.data());
+      for (int64_t j = 0; head.past && j < kHidden; ++j) {
+        CHECK(std::abs(bench.store.state(rows[i].slot)[j] - deep[j]) < 20 * tolerance * (1 + std::abs(deep[j])));
+      }
       const auto winner = static_cast<int64_t>(std::max_element(logits.begin(), logits.end()) - logits.begin());
       Doubles probabilities(logits);
       double total = 0;
@@ -117,7 +135,7 @@ void heads_against_loops(WeightType type, double tolerance) {
         CHECK(std::abs(f[1] - (probabilities[0] - probabilities[1])) < tolerance);
         CHECK(std::abs(f[2] - nats / outcomes) < tolerance);
       }
-      CHECK(std::abs(f[4] - expected_classifier(owned, state)) < tolerance);
+      CHECK(std::abs(f[4] - expected_classifier(owned, joined.data())) < tolerance);
       const float* previous = bench.store.hidden(1, rows[i].slot);
       double ab = 0, aa = 0, bb = 0;
       for (int64_t j = 0; j < kHidden; ++j) {
@@ -129,7 +147,7 @@ void heads_against_loops(WeightType type, double tolerance) {
     }
     // Only features of hidden states: the same values.
     const std::vector<Scored> unread = bench.scorer.score(2, rows, saturation | classifier, false);
-    for (int64_t i = 0; i < kSlots; ++i) {
+    for (size_t i = 0; i < rows.size(); ++i) {
       CHECK(unread[i].token == -1 && unread[i].features[0] == 0);
       CHECK(unread[i].features[3] == scored[i].features[3] && unread[i].features[4] == scored[i].features[4]);
     }
@@ -258,6 +276,8 @@ void what_does_not_fit_is_refused() {
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(3, rows, 0, true); }));
   std::vector<ScoreRow> beyond(1);
   beyond[0].slot = kSlots;
+  CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
+  beyond[0].slot = 0, beyond[0].before = kSlots;
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
   CHECK(bench.scorer.score(1, {}, kTokenNeeds, true).empty());
 }

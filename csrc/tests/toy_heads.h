@@ -16,6 +16,7 @@ namespace offramp {
 
 constexpr float kEps = 1e-5f;
 constexpr int64_t kHidden = 48, kVocab = 1200, kWidth = 20, kSlots = 80;
+constexpr int kKinds = 42, kFirstWithPast = 30;  // of heads; those from the first on read the past
 
 using Floats = std::vector<float>;
 
@@ -86,7 +87,7 @@ struct Owned {
 inline Owned make_head(int kind, WeightType type) {
   Owned owned;
   Head& head = owned.head;
-  owned.weights.reserve(4);
+  owned.weights.reserve(5);
   const auto add = [&](Weights weights) {
     owned.weights.push_back(std::move(weights));
     return owned.weights.back().packed;
@@ -103,6 +104,12 @@ inline Owned make_head(int kind, WeightType type) {
   head.has_norm = kind % 5 != 4;
   if (head.has_norm) head.norm = random_floats(kHidden, 1);
   head.temperature = kind % 3 == 2 ? 1.7f : 1;
+  head.past = kind >= kFirstWithPast;
+  if (head.past) {
+    head.past_weight = add(Weights(type, kHidden, 2 * kHidden, 0.2f));
+    head.past_hidden_norm = random_floats(kHidden, 1);
+    head.past_state_norm = random_floats(kHidden, 1);
+  }
   head.adapter = static_cast<Head::Adapter>(kind % 3);
   if (head.adapter == Head::Adapter::linear) {
     head.adapter_weight = add(Weights(type, kHidden, kHidden, 0.2f));
@@ -147,7 +154,22 @@ inline Doubles norm(const Doubles& x, const Floats& weight) {
 
 inline double silu(double x) { return x / (1 + std::exp(-x)); }
 
-inline Doubles expected_logits(const Owned& owned, const float* state) {
+// What a head reads at a hidden state, given the deep state of the token before, or null.
+inline Floats joined_state(const Owned& owned, const float* state, const float* past) {
+  const Head& head = owned.head;
+  if (!head.past) return Floats(state, state + kHidden);
+  Doubles pair = norm(Doubles(state, state + kHidden), head.past_hidden_norm);
+  const Doubles before = past ? Doubles(past, past + kHidden) : Doubles(kHidden);
+  const Doubles normed = norm(before, head.past_state_norm);
+  pair.insert(pair.end(), normed.begin(), normed.end());
+  const Doubles added = times(owned.rows_of(head.past_weight), pair, kHidden);
+  Floats sum(kHidden);
+  for (int64_t i = 0; i < kHidden; ++i) sum[i] = static_cast<float>(before[i] + added[i]);
+  return sum;
+}
+
+// What meets the norm of a head, of what `joined_state` gave.
+inline Doubles deep_state(const Owned& owned, const float* state) {
   const Head& head = owned.head;
   Doubles h(state, state + kHidden);
   if (head.adapter == Head::Adapter::linear) {
@@ -160,6 +182,12 @@ inline Doubles expected_logits(const Owned& owned, const float* state) {
     const Doubles added = times(owned.rows_of(head.adapter_down), gated, kHidden);
     for (int64_t i = 0; i < kHidden; ++i) h[i] += added[i];
   }
+  return h;
+}
+
+inline Doubles expected_logits(const Owned& owned, const float* state) {
+  const Head& head = owned.head;
+  const Doubles h = deep_state(owned, state);
   Doubles logits = times(owned.rows_of(head.matrix), head.has_norm ? norm(h, head.norm) : h, head.matrix.n);
   if (head.other) logits.back() += head.other_bias;
   for (double& x : logits) x /= head.temperature;

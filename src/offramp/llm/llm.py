@@ -82,9 +82,8 @@ class LLM:
         self.spec, self.tokenizer = loaded.spec, loaded.tokenizer
         self.pack = resolve_exits(exits, loaded)
         context = context_length(loaded.spec, max_model_len)
-        num_blocks = store_blocks(
-            loaded.spec, len(self.pack.exits), context, block_size, max_num_seqs, kv_tokens, backend
-        )
+        states = len(self.pack.exits) + 1 + self.pack.reads_past
+        num_blocks = store_blocks(loaded.spec, states, context, block_size, max_num_seqs, kv_tokens, backend)
         runner = make_executor(
             loaded, self.pack, backend, block_size=block_size, num_blocks=num_blocks, context=context, threads=threads
         )

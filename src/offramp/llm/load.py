@@ -57,14 +57,14 @@ def context_length(spec: ModelSpec, asked: int | None) -> int:
 
 def store_blocks(
     spec: ModelSpec,
-    num_exits: int,
+    states: int,
     context: int,
     block_size: int,
     max_num_seqs: int,
     kv_tokens: int | None,
     backend: Backend,
 ) -> int:
-    """How many blocks the paged store gets.
+    """How many blocks the paged store gets, with so many hidden and deep `states` for a token.
 
     Raises:
         InvalidParameter, CacheTooSmall: sizes that no store has, or `kv_tokens` that hold no block.
@@ -72,7 +72,7 @@ def store_blocks(
     check_integer("block_size", block_size, 1, MAX_SIZE)
     if kv_tokens is None:
         kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * backend.kv_bytes
-        hidden = (num_exits + 1) * spec.hidden_size * backend.hidden_bytes
+        hidden = states * spec.hidden_size * backend.hidden_bytes
         affordable = DEFAULT_STORE_BYTES // (kv + hidden)
         kv_tokens = min(max(affordable, context), max_num_seqs * context)
         return -(-kv_tokens // block_size)
