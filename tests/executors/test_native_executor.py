@@ -100,7 +100,7 @@ def test_a_store_beyond_memory_is_refused_with_its_size(kv_dtype: str) -> None:
     with pytest.raises(InvalidParameter) as error:
         NativeExecutor(SPEC, WEIGHTS, PACK, block_size=most, num_blocks=most, kv_dtype=kv_dtype)
     kv = 2 * SPEC.num_layers * SPEC.num_kv_heads * SPEC.head_dim * (2 if kv_dtype == "float16" else 4)
-    size = most * most * (kv + (len(PACK.layers) + 1) * SPEC.hidden_size * 4)
+    size = most * most * (kv + (len(PACK.layers) + 1 + PACK.reads_past) * SPEC.hidden_size * 4)
     assert error.value.message == f"the KV cache of {most * most} tokens needs {size} bytes, which cannot be had"
     assert error.value.param == "kv_tokens" and error.value.hint is not None
     assert error.value.hint.startswith("lower `kv_tokens`")

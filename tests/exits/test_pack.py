@@ -116,15 +116,6 @@ def test_the_identity_changes_with_either_file_but_not_with_calibration(tmp_path
     assert len({first, second, third}) == 3
 
 
-def test_a_head_that_reads_the_past_at_the_embedding(tmp_path: Path) -> None:
-    values = {"format": 1, "base": EXITS["base"], "exits": [{"layer": 0, "past": "deep"}, {"layer": 3}]}
-    tensors = {"hidden_norm.weight": (D,), "state_norm.weight": (D,), "weight": (D, 2 * D)}
-    shapes = {f"exits.0.past.{name}": shape for name, shape in tensors.items()}
-    pack = read_pack(write(tmp_path, values, shapes=shapes))
-    assert (pack.layers, pack.exits[0].past, pack.reads_past) == ((0, 3), "deep", True)
-    assert not read_pack(write(tmp_path)).reads_past
-
-
 def test_static_exits_share_the_model_s_own_head() -> None:
     pack = static_exits([2, 5], 6)
     assert pack.exits == (ExitSpec(2), ExitSpec(5))
@@ -272,16 +263,6 @@ def test_a_folder_without_exits_json_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PackError) as error:
         read_pack(str(tmp_path))
     assert error.value.message == f"`{tmp_path}` is not an exit pack: it has no file `exits.json`"
-
-
-def test_a_pack_that_comes_with_offramp_is_found_by_its_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.exits.shipped.FOLDER", tmp_path)
-    (tmp_path / "mails").mkdir()
-    write(tmp_path / "mails")
-    assert read_pack("mails").layers == (2, 4)
-    with pytest.raises(PackError) as error:
-        read_pack("mail")
-    assert error.value.hint == "give the pack's folder, or a pack that comes with offramp: `mails`"
 
 
 def test_malformed_json_is_refused(tmp_path: Path) -> None:

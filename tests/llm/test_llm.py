@@ -205,7 +205,7 @@ def test_a_recorded_trace_replays_the_exits(folder: Path, options: dict[str, Any
         "[]",
         '{"format": 1, "exit_layers": [2]}',
         '{"format": 2, "exits": [1], "exit_layers": [1]}',
-        '{"format": 1, "exits": [1], "exit_layers": [0]}',
+        '{"format": 1, "exits": [1], "exit_layers": [-1]}',
     ],
 )
 def test_a_line_that_is_no_trace_is_refused_with_its_number(tmp_path: Path, content: str) -> None:
