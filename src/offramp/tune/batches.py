@@ -10,9 +10,7 @@ import torch
 from torch import Tensor
 
 from offramp.tune.samples import Sample
-
-TOKENS = 1024
-"""Tokens that are run side by side, unless a single sequence has more."""
+from offramp.tune.sizes import CPU, sizes
 
 
 class Batch(NamedTuple):
@@ -42,19 +40,20 @@ def deal(samples: Sequence[Sample], numbers: Sequence[int], tokens: int, epochs:
     return steps
 
 
-def batches(samples: Sequence[Sample], numbers: Sequence[int]) -> Iterator[Batch]:
+def batches(samples: Sequence[Sample], numbers: Sequence[int], device: torch.device = CPU) -> Iterator[Batch]:
     """The samples `numbers`, those of about the same length side by side."""
+    most = sizes(device).tokens
     waiting: list[int] = []
     for number in sorted(numbers, key=lambda i: len(samples[i].token_ids)):
-        if waiting and (len(waiting) + 1) * (len(samples[number].token_ids) - 1) > TOKENS:
-            yield _batch(samples, waiting)
+        if waiting and (len(waiting) + 1) * (len(samples[number].token_ids) - 1) > most:
+            yield _batch(samples, waiting, device)
             waiting = []
         waiting.append(number)
     if waiting:
-        yield _batch(samples, waiting)
+        yield _batch(samples, waiting, device)
 
 
-def _batch(samples: Sequence[Sample], numbers: Sequence[int]) -> Batch:
+def _batch(samples: Sequence[Sample], numbers: Sequence[int], device: torch.device) -> Batch:
     width = max(len(samples[i].token_ids) for i in numbers) - 1
     ids = torch.zeros((len(numbers), width), dtype=torch.int64)
     rows, following = [], []
@@ -63,4 +62,6 @@ def _batch(samples: Sequence[Sample], numbers: Sequence[int]) -> Batch:
         ids[line, : len(tokens) - 1] = torch.tensor(tokens[:-1])
         rows += [line * width + p for p in scored]
         following += [tokens[p + 1] for p in scored]
-    return Batch(ids, torch.tensor(rows), torch.tensor(following), tuple(numbers))
+    return Batch(
+        ids.to(device), torch.tensor(rows, device=device), torch.tensor(following, device=device), tuple(numbers)
+    )

@@ -18,6 +18,7 @@ import hashlib
 import json
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -58,10 +59,16 @@ class Features:
 
     def past(self, rows: npt.NDArray[np.int64]) -> Floats:
         """The final hidden states of the tokens before `rows`, [rows, hidden_size]; 0 before a sequence's first."""
-        starts = np.cumsum([0, *(len(s.token_ids) for s in self.samples[:-1])])
         before = self.top[rows - 1].astype(np.float32)
-        before[np.isin(rows, starts)] = 0
+        before[self._first[rows]] = 0
         return before
+
+    @cached_property
+    def _first(self) -> npt.NDArray[np.bool_]:
+        """Whether a row is the first of its sample."""
+        first = np.zeros(len(self.choice), dtype=bool)
+        first[np.cumsum([0, *(len(s.token_ids) for s in self.samples[:-1])])] = True
+        return first
 
 
 class FeatureStore:

@@ -25,6 +25,7 @@ from offramp.executors.torch.layers import rms_norm
 from offramp.exits.pack import ExitSpec
 from offramp.models.spec import ModelSpec
 from offramp.tune.settings import HeadSettings
+from offramp.tune.sizes import CPU
 from offramp.tune.trunk import LmHead
 from offramp.weights.source import Array
 
@@ -51,20 +52,25 @@ class Words:
     eps: float
 
     @classmethod
-    def of(cls, ids: Sequence[int], lm_head: LmHead, spec: ModelSpec) -> Words:
-        """The words with these token ids."""
+    def of(cls, ids: Sequence[int], lm_head: LmHead, spec: ModelSpec, device: torch.device = CPU) -> Words:
+        """The words with these token ids, on a device."""
         matrix, listed = lm_head.matrix, np.array(ids)
         rest = np.ones(len(matrix), dtype=bool)
         rest[listed] = False
         mean = matrix[rest].mean(0, dtype=np.float64) if rest.any() else np.zeros(spec.hidden_size)
         return cls(
-            torch.tensor(listed),
-            torch.tensor(matrix[listed], dtype=torch.float32),
+            torch.tensor(listed, device=device),
+            torch.tensor(matrix[listed], dtype=torch.float32, device=device),
             int(rest.sum()),
-            torch.tensor(mean, dtype=torch.float32),
-            torch.tensor(lm_head.norm, dtype=torch.float32),
+            torch.tensor(mean, dtype=torch.float32, device=device),
+            torch.tensor(lm_head.norm, dtype=torch.float32, device=device),
             spec.rms_norm_eps,
         )
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are, and the heads that score them."""
+        return self.rows.device
 
     @cached_property
     def half_rows(self) -> Tensor:
@@ -146,7 +152,7 @@ class Head:
 
     def arrays(self) -> dict[str, Array]:
         """The tensors by their full names in a pack."""
-        return {f"exits.{self.spec.layer}.{name}": t.detach().numpy() for name, t in self.tensors.items()}
+        return {f"exits.{self.spec.layer}.{name}": t.detach().cpu().numpy() for name, t in self.tensors.items()}
 
     def _make_norm(self) -> Map:
         if self.spec.norm == "none":
@@ -163,7 +169,7 @@ def new_head(layer: int, settings: HeadSettings, words: Words, spec: ModelSpec, 
     if words.outside:
         exit_spec = replace(exit_spec, vocabulary=VOCABULARY, other=True)
     tensors = first_tensors(exit_spec, words, settings.adapter_size or spec.intermediate_size, seed)
-    return Head(exit_spec, {name: t.requires_grad_() for name, t in tensors.items()}, words)
+    return Head(exit_spec, {name: t.to(words.device).requires_grad_() for name, t in tensors.items()}, words)
 
 
 def first_tensors(spec: ExitSpec, words: Words, adapter_size: int, seed: int) -> dict[str, Tensor]:

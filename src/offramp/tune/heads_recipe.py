@@ -6,20 +6,22 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from dataclasses import asdict
-from typing import Any
 
 from offramp.exits.write import replace_file, write_pack
 from offramp.tune.card import model_card
 from offramp.tune.choose import Plan, candidate_layers
 from offramp.tune.curves import PRECISIONS
-from offramp.tune.features import Features
+from offramp.tune.dense import DenseTrunk
 from offramp.tune.heads import VOCABULARY, Head, Words, new_head
+from offramp.tune.live import LiveHeadTrainer
+from offramp.tune.loop import Loop
 from offramp.tune.probe import PROBE_TOKENS, probe
 from offramp.tune.provenance import provenance
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample, first_samples
-from offramp.tune.train import Trainer
-from offramp.tune.vocabulary import coverage, frequent_tokens
+from offramp.tune.top import TopHead
+from offramp.tune.train import Trainer, curves_of
+from offramp.tune.vocabulary import coverage, words_of
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
 
@@ -33,18 +35,27 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     if done.is_file():
         return
     plan = _plan(request, shop, samples)
-    features = shop.features(samples, plan.layers)
-    words = _words(request, shop, features)
+    words = words_of(request, shop, samples)
     heads = _new_heads(request, shop, plan.layers, words)
-    trainer = Trainer(heads, words, features, request.train)
-    checkpoint = shop.state / "checkpoint.pt"
-    trainer.run(checkpoint, shop.meter("heads", trainer.steps * trainer.batch))
-    curves, ids = trainer.curves(), words.ids.tolist()
+    checkpoint, ids = shop.state / "checkpoint.pt", words.ids.tolist()
+    if shop.device.type == "cpu":
+        features = shop.features(samples, plan.layers)
+        trainer: Loop = Trainer(heads, words, features, request.train)
+    else:
+        features = shop.features([s for s in samples if s.held_out], plan.layers)
+        spec, weights = shop.model.spec, shop.model.weights
+        trunk, top = DenseTrunk(spec, weights, {}, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
+        trainer = LiveHeadTrainer(trunk, top, heads, samples, request.train)
+    trainer.run(checkpoint, shop.meter("heads", trainer.tokens(trainer.steps)))
+    curves = curves_of(heads, words, features)
     said = {
         **provenance(request, shop, samples, plan),
         "vocabulary": {"words": len(ids), "coverage": coverage(features.choice[features.rows(held_out=True)], ids)},
         "exits": [curve.to_dict() for curve in curves],
-        "rollouts": _rollouts(request, trainer),
+        "rollouts": [
+            {"step": step, "exits": [curve.to_dict() for curve in curves_of(heads, words, features, step)]}
+            for step in (range(2, MOST_JUDGED + 1) if request.head.past != "none" else ())
+        ],
         "history": trainer.progress.history,
     }
     thresholds = {curve.layer: curve.at_precision[PRECISIONS[0]].threshold for curve in curves}
@@ -63,14 +74,6 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     checkpoint.unlink()
 
 
-def _rollouts(request: TuneRequest, trainer: Trainer) -> list[dict[str, Any]]:
-    """How good exits that read the past are behind tokens that left there too."""
-    if request.head.past == "none":
-        return []
-    steps = range(2, MOST_JUDGED + 1)
-    return [{"step": step, "exits": [curve.to_dict() for curve in trainer.curves(step)]} for step in steps]
-
-
 def _plan(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Plan:
     """The exits given, those that a run before has chosen, or now the best."""
     if isinstance(request.exits, tuple):
@@ -80,20 +83,12 @@ def _plan(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Pl
         values = json.loads(path.read_bytes())
         return Plan(tuple(values["layers"]), values["why"], tuple(values["candidates"]))
     layers = candidate_layers(shop.model.spec.num_layers, deep=request.head.past == "deep")
-    features = shop.features(first_samples(samples, PROBE_TOKENS), layers)
-    words = _words(request, shop, features)
+    some = first_samples(samples, PROBE_TOKENS)
+    features, words = shop.features(some, layers), words_of(request, shop, some)
     heads = _new_heads(request, shop, layers, words)
     plan = probe(request, shop, heads, words, features)
     replace_file(path, json.dumps(asdict(plan)).encode())
     return plan
-
-
-def _words(request: TuneRequest, shop: Workshop, features: Features) -> Words:
-    """The words that heads score: the most frequent in what is trained on."""
-    spec = shop.model.spec
-    size = min(request.head.head_words or spec.vocab_size, spec.vocab_size)
-    choices = features.choice[features.rows(held_out=False)]
-    return Words.of(frequent_tokens(choices, size, spec.vocab_size, spec.eos_token_ids), shop.lm_head, spec)
 
 
 def _new_heads(request: TuneRequest, shop: Workshop, layers: Sequence[int], words: Words) -> list[Head]:

@@ -33,11 +33,12 @@ class Leaving:
         sequences, width = batch.ids.shape
         draw = np.random.default_rng([*seed, 1])
         leaves = draw.random(sequences) < share
-        sure = torch.from_numpy(np.where(leaves, draw.uniform(LEAST_SURE, 1, sequences), np.inf))
+        device = batch.ids.device
+        sure = torch.from_numpy(np.where(leaves, draw.uniform(LEAST_SURE, 1, sequences), np.inf)).to(device)
         lines = batch.rows // width
-        later = lines.diff(prepend=torch.tensor([-1])) == 0
+        later = lines.diff(prepend=lines.new_tensor([-1])) == 0
         self._rows, self._sure = batch.rows[later], sure[lines[later]]
-        self._left = torch.zeros((sequences, width), dtype=torch.bool)
+        self._left = torch.zeros((sequences, width), dtype=torch.bool, device=device)
 
     @torch.no_grad()
     def __call__(self, layer: int, hidden: Tensor) -> Tensor:

@@ -122,7 +122,7 @@ class Loop(ABC):
         os.replace(draft, path)
 
     def _load(self, path: Path) -> None:
-        state = torch.load(path, weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
         self.progress = Progress(**state["progress"])
         self._kept = state["kept"]
         for part, tensors in zip(self._parts, state["parts"], strict=True):

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from offramp.exits.trunk import LINEAR
+from offramp.tune.sizes import CPU
 
 
 def linear_names(num_layers: int) -> list[str]:
@@ -15,7 +16,9 @@ def linear_names(num_layers: int) -> list[str]:
     return [f"model.layers.{i}.{linear}_proj.weight" for i in range(num_layers) for linear in LINEAR]
 
 
-def new_factors(shapes: Mapping[str, tuple[int, ...]], num_layers: int, rank: int, seed: int) -> dict[str, Tensor]:
+def new_factors(
+    shapes: Mapping[str, tuple[int, ...]], num_layers: int, rank: int, seed: int, device: torch.device = CPU
+) -> dict[str, Tensor]:
     """Factors before training, in float32: A random, with rows of length 1 on average; B zero, so nothing changes yet.
 
     `shapes` are those of the model's matrices, [rows, columns].
@@ -26,4 +29,4 @@ def new_factors(shapes: Mapping[str, tuple[int, ...]], num_layers: int, rank: in
         rows, columns = shapes[name]
         factors[f"{name}.lora_a"] = torch.randn((rank, columns), generator=random) / columns**0.5
         factors[f"{name}.lora_b"] = torch.zeros((rows, rank))
-    return {name: factor.requires_grad_() for name, factor in factors.items()}
+    return {name: factor.to(device).requires_grad_() for name, factor in factors.items()}

@@ -55,7 +55,7 @@ def kl_backward(head: Head, inputs: Inputs, target: Target, scale: float, steps:
 
     The KL of a later step of a rollout counts `FADE` times as much as that of the step before.
     """
-    with torch.autocast("cpu", torch.bfloat16):
+    with torch.autocast(inputs.hidden.device.type, torch.bfloat16):
         rollout = [states.float() for states in head.rollout(inputs, steps)]
     found = [_gradient(head, states, target, scale * FADE**step) for step, states in enumerate(rollout)]
     if rollout[0].requires_grad:

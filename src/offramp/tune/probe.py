@@ -16,7 +16,7 @@ from offramp.tune.curves import PRECISIONS, curve_of
 from offramp.tune.features import Features
 from offramp.tune.heads import VOCABULARY, Head, Words
 from offramp.tune.request import TuneRequest
-from offramp.tune.train import Trainer, judge
+from offramp.tune.train import Trainer, judge, lessons_of
 from offramp.tune.workshop import Workshop
 
 PROBE_TOKENS = 30_000
@@ -29,7 +29,7 @@ def probe(request: TuneRequest, shop: Workshop, heads: Sequence[Head], words: Wo
     trainer = Trainer(heads, words, features, replace(request.train, epochs=PROBE_EPOCHS, evaluations=2))
     trainer.run(shop.state / "probe.pt", shop.meter("probe", trainer.steps * trainer.batch))
     layers = [head.spec.layer for head in heads]
-    judged = judge(heads, words, features, features.rows(held_out=True)[:PROBE_JUDGED])
+    judged = judge(heads, words, lessons_of(heads, words, features, features.rows(held_out=True)[:PROBE_JUDGED]))
     curves = [curve_of(layer, kl, j) for layer, (kl, j) in zip(layers, judged, strict=True)]
     points = [curve.at_precision[PRECISIONS[0]] for curve in curves]
     leaves = [(j.confidence >= p.threshold) & (p.share > 0) for (_, j), p in zip(judged, points, strict=True)]

@@ -23,7 +23,7 @@ from offramp.tune.heads import Head, Words
 from offramp.tune.loop import schedule
 from offramp.tune.report import Meter
 from offramp.tune.settings import RouterSettings
-from offramp.tune.train import Rows, inputs_of, judge
+from offramp.tune.train import Rows, inputs_of, judge, lessons_of
 
 BATCH = 1024
 PART = 8192
@@ -42,14 +42,13 @@ def train_router(
 ) -> Router:
     """Train the router of one exit; the best epoch on held-out data is kept. `held_out`: tokens judged at most."""
     train, held = features.rows(held_out=False), features.rows(held_out=True)[:held_out]
-    labels = judge([head], words, features, train)[0][1].agrees
-    judged = judge([head], words, features, held)[0][1]
+    labels, judged = (judge([head], words, lessons_of([head], words, features, rows))[0][1] for rows in (train, held))
     classify = _new(settings, words.rows.shape[1], head.spec.layer)
     best, kept = float("inf"), classify
     steps_per_epoch = -(-len(train) // BATCH)
     steps = settings.router_epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(classify.values(), lr=settings.router_lr, weight_decay=0.01)
-    weights = _balance(labels)
+    weights = _balance(labels.agrees)
     for epoch in range(settings.router_epochs):
         order = np.random.default_rng(epoch).permutation(len(train))
         for number in range(steps_per_epoch):
@@ -57,7 +56,7 @@ def train_router(
             for group in optimizer.param_groups:
                 group["lr"] = settings.router_lr * schedule(epoch * steps_per_epoch + number, steps)
             logits = _logits(head, classify, settings.router, features, train[part])
-            loss = _loss(logits, labels[part], weights)
+            loss = _loss(logits, labels.agrees[part], weights)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -44,7 +44,7 @@ class DataSettings:
 
     def __post_init__(self) -> None:
         check_integer("tokens", self.tokens, 1)
-        check_integer("batch", self.batch, 1, 1024)
+        check_integer("batch", self.batch, 1, 8192)
         check_integer("seed", self.seed, 0, MAX_SEED)
         check_number("temperature", self.temperature, 0, math.inf, low_open=True)
         check_number("top_p", self.top_p, 0, 1, low_open=True)

@@ -82,7 +82,7 @@ def invent(llm: LLM, settings: DataSettings, corpus: Corpus) -> Iterator[Questio
         InvalidParameter: no turn is of use.
     """
     tokenizer, prefix = llm.tokenizer, user_prefix(llm.tokenizer)
-    seen = {_key(tokenizer, s.token_ids[: s.prompt_tokens]) for s in corpus.samples}
+    seen = {turn_key(tokenizer, s.token_ids[: s.prompt_tokens]) for s in corpus.samples}
     turns: deque[Stream] = deque()
     number, refused = corpus.next, 0
     try:
@@ -91,7 +91,7 @@ def invent(llm: LLM, settings: DataSettings, corpus: Corpus) -> Iterator[Questio
                 turns.append(llm.stream(prefix, _turn_sampling(settings, number + len(turns))))
             prompt = _prompt(tokenizer, _finish(turns.popleft()))
             refused += 1
-            if prompt is not None and (key := _key(tokenizer, prompt)) not in seen:
+            if prompt is not None and (key := turn_key(tokenizer, prompt)) not in seen:
                 seen.add(key)
                 refused = 0
                 yield Question(number, prompt)
@@ -122,12 +122,16 @@ def _seed(settings: DataSettings, number: int) -> int:
 def _prompt(tokenizer: Tokenizer, output: Output) -> list[int] | None:
     """The prompt with an invented turn, or None where it is of no use."""
     text = output.text.strip()
-    ended = output.finish_reason == "stop" and len(output.token_ids) > MIN_USER_TOKENS
-    if not ended or not text or "\ufffd" in text:
+    if output.finish_reason != "stop" or not is_turn(text, len(output.token_ids) - 1):
         return None
     return tokenizer.encode(
         tokenizer.apply_chat_template([{"role": "user", "content": text}]), add_special_tokens=False
     )
+
+
+def is_turn(text: str, tokens: int) -> bool:
+    """Whether a user's turn of so many tokens is of use."""
+    return tokens >= MIN_USER_TOKENS and bool(text.strip()) and "\ufffd" not in text
 
 
 def _ask(llm: LLM, question: Question, settings: DataSettings) -> Stream:
@@ -185,6 +189,6 @@ def user_prefix(tokenizer: Tokenizer) -> list[int]:
     return tokenizer.encode(before, add_special_tokens=False)
 
 
-def _key(tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
+def turn_key(tokenizer: Tokenizer, prompt: Sequence[int]) -> str:
     """What two prompts share that differ in case and spaces alone."""
     return " ".join(tokenizer.decode(prompt).lower().split())

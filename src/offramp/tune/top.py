@@ -15,10 +15,8 @@ from torch import Tensor
 
 from offramp.executors.torch.layers import rms_norm
 from offramp.models.spec import ModelSpec
+from offramp.tune.sizes import CPU, sizes
 from offramp.tune.trunk import LmHead
-
-LOGITS = 2**23
-"""Logits that are held at once, in bfloat16."""
 
 
 class Reading(NamedTuple):
@@ -36,19 +34,24 @@ class Reading(NamedTuple):
 class TopHead:
     """Final norm and LM head as tensors. Neither is trained."""
 
-    def __init__(self, lm_head: LmHead, spec: ModelSpec) -> None:
-        self.matrix = torch.tensor(lm_head.matrix, dtype=torch.float32)
+    def __init__(self, lm_head: LmHead, spec: ModelSpec, device: torch.device = CPU) -> None:
+        self.matrix = torch.tensor(lm_head.matrix, dtype=torch.float32, device=device)
         self._half, self._eps = self.matrix.bfloat16(), spec.rms_norm_eps
-        self._norm = torch.tensor(lm_head.norm, dtype=torch.float32)
+        self._norm = torch.tensor(lm_head.norm, dtype=torch.float32, device=device)
 
     def states(self, hidden: Tensor) -> Tensor:
         """What meets the LM head: [rows, hidden_size], of final hidden states."""
         return rms_norm(hidden, self._norm, self._eps)
 
     @torch.no_grad()
+    def logits(self, states: Tensor) -> Tensor:
+        """All logits [rows, vocab_size], in float32."""
+        return states @ self.matrix.T
+
+    @torch.no_grad()
     def read(self, states: Tensor) -> Reading:
         """What the LM head says about `states` [rows, hidden_size]."""
-        size = max(1, LOGITS // len(self.matrix))
+        size = max(1, sizes(states.device).top_logits // len(self.matrix))
         parts = [self._read(states[start : start + size]) for start in range(0, len(states), size)]
         return Reading(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 

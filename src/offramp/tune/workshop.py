@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from offramp.exits.pack import Base, ExitPack, norm_fingerprint, static_exits
 from offramp.exits.trunk import TrunkAdapter
@@ -21,6 +21,9 @@ from offramp.tune.samples import Corpus, Sample, first_samples
 from offramp.tune.synthesis import Question, grow, invent
 from offramp.tune.trunk import BLOCK, LmHead
 from offramp.types.executor import Executor
+
+if TYPE_CHECKING:
+    import torch
 
 MEASURED_BLOCKS = 8
 """Blocks of a store in which prices are measured."""
@@ -45,6 +48,13 @@ class Workshop:
         return {"model": self.model.identity, **asdict(self._request.backend)}
 
     @property
+    def device(self) -> torch.device:
+        """Where training computes."""
+        import torch
+
+        return torch.device(self._request.backend.device)
+
+    @property
     def base(self) -> Base:
         """The model as an exit pack names it."""
         spec = self.model.spec
@@ -61,23 +71,46 @@ class Workshop:
         Raises:
             InvalidParameter: there can be no data, or what is there was made with other settings.
         """
-        settings, backend = self._request.data, self._request.backend
+        settings = self._request.data
         corpus = Corpus(self._work, {**self.identity, **self._data_identity()})
         if corpus.tokens < settings.tokens:
             meter = self.meter("data", settings.tokens, corpus.tokens)
-            with LLM(
-                self._request.model,
-                exits=(),
-                executor=backend.executor,  # type: ignore[arg-type]  # a name that was checked
-                dtype=backend.dtype,
-                kv_dtype=backend.kv_dtype,
-                device=backend.device,
-                threads=self._request.threads,
-                max_num_seqs=settings.batch,
-                max_num_batched_tokens=max(512, settings.batch),
-            ) as llm:
-                grow(corpus, self._questions(llm, corpus), llm, settings, meter)
+            if self._in_lock_step:
+                self._converse(corpus, meter)
+            else:
+                self._ask(corpus, meter)
         return first_samples(corpus.samples, settings.tokens)
+
+    @property
+    def _in_lock_step(self) -> bool:
+        """Whether the model talks with itself without the engine."""
+        return self._request.data.data == "self" and self._request.backend.device != "cpu"
+
+    def _converse(self, corpus: Corpus, meter: Meter) -> None:
+        from offramp.tune.converse import converse
+        from offramp.tune.dense import DenseTrunk
+        from offramp.tune.talk import Rules
+        from offramp.tune.top import TopHead
+
+        spec, device = self.model.spec, self.device
+        rules = Rules.of(self.model.tokenizer, spec.eos_token_ids, self._request.data, corpus.samples)
+        trunk = DenseTrunk(spec, self.model.weights, {}, device=device)
+        converse(corpus, trunk, TopHead(self.lm_head, spec, device), rules, meter)
+
+    def _ask(self, corpus: Corpus, meter: Meter) -> None:
+        settings, backend = self._request.data, self._request.backend
+        with LLM(
+            self._request.model,
+            exits=(),
+            executor=backend.executor,  # type: ignore[arg-type]  # a name that was checked
+            dtype=backend.dtype,
+            kv_dtype=backend.kv_dtype,
+            device=backend.device,
+            threads=self._request.threads,
+            max_num_seqs=settings.batch,
+            max_num_batched_tokens=max(512, settings.batch),
+        ) as llm:
+            grow(corpus, self._questions(llm, corpus), llm, settings, meter)
 
     def features(
         self,
@@ -125,4 +158,5 @@ class Workshop:
         path = Path(values["data"])
         if values["data"] != "self" and path.is_file():
             values["data"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        return {name: value for name, value in values.items() if name not in ("tokens", "batch")}
+        apart = ("tokens",) if self._in_lock_step else ("tokens", "batch")
+        return {name: value for name, value in values.items() if name not in apart}
