@@ -38,14 +38,14 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     words = words_of(request, shop, samples)
     heads = _new_heads(request, shop, plan.layers, words)
     checkpoint, ids = shop.state / "checkpoint.pt", words.ids.tolist()
-    if shop.device.type == "cpu":
-        features = shop.features(samples, plan.layers)
-        trainer: Loop = Trainer(heads, words, features, request.train)
-    else:
+    if shop.live:
         features = shop.features([s for s in samples if s.held_out], plan.layers)
         spec, weights = shop.model.spec, shop.model.weights
         trunk, top = DenseTrunk(spec, weights, {}, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
-        trainer = LiveHeadTrainer(trunk, top, heads, samples, request.train)
+        trainer: Loop = LiveHeadTrainer(trunk, top, heads, samples, request.train)
+    else:
+        features = shop.features(samples, plan.layers)
+        trainer = Trainer(heads, words, features, request.train)
     trainer.run(checkpoint, shop.meter("heads", trainer.tokens(trainer.steps)))
     curves = curves_of(heads, words, features)
     said = {

@@ -55,6 +55,12 @@ class Workshop:
         return torch.device(self._request.backend.device)
 
     @property
+    def live(self) -> bool:
+        """Whether the device computes what is learnt from faster than the engine could ask and a disk answer: then the
+        model talks with itself in lock step, and hidden states are not stored."""
+        return self.device.type != "cpu"
+
+    @property
     def base(self) -> Base:
         """The model as an exit pack names it."""
         spec = self.model.spec
@@ -75,16 +81,11 @@ class Workshop:
         corpus = Corpus(self._work, {**self.identity, **self._data_identity()})
         if corpus.tokens < settings.tokens:
             meter = self.meter("data", settings.tokens, corpus.tokens)
-            if self._in_lock_step:
+            if self.live and settings.data == "self":
                 self._converse(corpus, meter)
             else:
                 self._ask(corpus, meter)
         return first_samples(corpus.samples, settings.tokens)
-
-    @property
-    def _in_lock_step(self) -> bool:
-        """Whether the model talks with itself without the engine."""
-        return self._request.data.data == "self" and self._request.backend.device != "cpu"
 
     def _converse(self, corpus: Corpus, meter: Meter) -> None:
         from offramp.tune.converse import converse
@@ -158,5 +159,5 @@ class Workshop:
         path = Path(values["data"])
         if values["data"] != "self" and path.is_file():
             values["data"] = hashlib.sha256(path.read_bytes()).hexdigest()
-        apart = ("tokens",) if self._in_lock_step else ("tokens", "batch")
+        apart = ("tokens",) if self.live and values["data"] == "self" else ("tokens", "batch")
         return {name: value for name, value in values.items() if name not in apart}
