@@ -8,9 +8,9 @@ from datetime import date
 from itertools import pairwise
 from random import Random
 
-from examples.order_mail import chatter, phrases, pools
+from examples.order_mail import chatter, phrases
 from examples.order_mail.notation import say_address, say_date, say_items, say_list, say_phone
-from examples.order_mail.orders import Order, draw_date, draw_name, fill_in
+from examples.order_mail.orders import Order, draw_city, draw_date, draw_name, fill_in
 from examples.order_mail.pools import part
 
 HURRIED, LOWER = 0.3, 0.4
@@ -109,7 +109,7 @@ def _besides(writer: Writer) -> list[str]:
         values = {
             "name": " ".join(draw_name(random, held_out)),
             "date": say_date(draw_date(random, held_out), random),
-            "city": random.choice(part(pools.CITIES, held_out)),
+            "city": draw_city(random, held_out),
             "digits": fill_in("#" * random.randint(2, 5), random),
         }
         sentences.append(writer.say(chatter.ASIDES, **values))

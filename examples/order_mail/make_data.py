@@ -3,7 +3,7 @@
     python -m examples.order_mail.make_data --out order-mail
 
 A line is {"prompt": "<mail>\\nJSON:", "completion": " {...}"}. The sets of validation and test are made of phrases and
-values that training has never seen.
+values that training has never seen; most values of training are words invented on the spot.
 """
 
 from __future__ import annotations

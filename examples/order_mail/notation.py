@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from datetime import date
 from random import Random
+from typing import TYPE_CHECKING
 
-from examples.order_mail.orders import Address, Item
 from examples.order_mail.pools import words
+
+if TYPE_CHECKING:
+    from examples.order_mail.orders import Address, Item
 
 MONTHS = words("January February March April May June July August September October November December")
 WEEKDAYS = words("Monday Tuesday Wednesday Thursday Friday Saturday Sunday")

@@ -9,6 +9,15 @@ from random import Random
 from typing import TypeVar
 
 from examples.order_mail import pools
+from examples.order_mail.inventing import (
+    draw,
+    invent_brand,
+    invent_city,
+    invent_name,
+    invent_noun,
+    invent_street,
+    invent_word,
+)
 from examples.order_mail.pools import FOURTH, part
 
 T = TypeVar("T")
@@ -67,7 +76,7 @@ class Order:
 def draw_order(random: Random, held_out: bool) -> Order:
     """An order of values that training sees, or of those that it does not."""
     first, last = draw_name(random, held_out)
-    word = random.choice(part(pools.COMPANY_WORDS, held_out))
+    word = draw(pools.COMPANY_WORDS, invent_brand, random, held_out)
     company = f"{word} {random.choice(pools.COMPANY_ENDS)}"
     return Order(
         name=f"{first} {last}",
@@ -83,7 +92,13 @@ def draw_order(random: Random, held_out: bool) -> Order:
 
 def draw_name(random: Random, held_out: bool) -> tuple[str, str]:
     """A first and a last name."""
-    return random.choice(part(pools.FIRST_NAMES, held_out)), random.choice(part(pools.LAST_NAMES, held_out))
+    first = draw(pools.FIRST_NAMES, invent_name, random, held_out)
+    return first, draw(pools.LAST_NAMES, invent_name, random, held_out)
+
+
+def draw_city(random: Random, held_out: bool) -> str:
+    """The name of a city."""
+    return draw(pools.CITIES, invent_city, random, held_out)
 
 
 def draw_date(random: Random, held_out: bool) -> date:
@@ -108,9 +123,10 @@ def _draw_items(random: Random, held_out: bool) -> tuple[Item, ...]:
     """One to three different products."""
     items: dict[str, Item] = {}
     for _ in range(random.choice([1, 2, 2, 3])):
-        words = [random.choice(part(pools.MATERIALS, held_out)), random.choice(part(pools.NOUNS, held_out))]
+        material = draw(pools.MATERIALS, invent_word, random, held_out)
+        words = [material, draw(pools.NOUNS, invent_noun, random, held_out)]
         if random.random() < 0.3:
-            words.insert(0, random.choice(part(pools.COLOURS, held_out)))
+            words.insert(0, draw(pools.COLOURS, invent_word, random, held_out))
         name, qty = " ".join(words), random.choice([1, 2, random.randint(3, 12), random.randint(13, 250)])
         items[name] = Item(qty, name)
     return tuple(items.values())
@@ -118,11 +134,11 @@ def _draw_items(random: Random, held_out: bool) -> tuple[Item, ...]:
 
 def _draw_address(random: Random, held_out: bool) -> Address:
     number = random.randint(1, 299)
-    street = f"{number} {random.choice(part(pools.STREET_WORDS, held_out))} {random.choice(pools.STREET_ENDS)}"
+    word = draw(pools.STREET_WORDS, invent_brand, random, held_out)
+    street = f"{number} {word} {random.choice(pools.STREET_ENDS)}"
     if random.random() < 0.2:
-        street = f"{random.choice(part(pools.STREETS_BEFORE_NUMBERS, held_out))} {number}"
-    city = random.choice(part(pools.CITIES, held_out))
-    return Address(street, city, fill_in(random.choice(ZIP_FORMS), random))
+        street = f"{draw(pools.STREETS_BEFORE_NUMBERS, invent_street, random, held_out)} {number}"
+    return Address(street, draw_city(random, held_out), fill_in(random.choice(ZIP_FORMS), random))
 
 
 def _draw_contact(random: Random, first: str, last: str, held_out: bool) -> str:
@@ -130,7 +146,7 @@ def _draw_contact(random: Random, first: str, last: str, held_out: bool) -> str:
     if random.random() < 0.5:
         return random.choice(["", "", "1"]) + str(random.randint(2, 9)) + fill_in("##555####", random)
     user = random.choice([f"{first}.{last}", f"{first[0]}.{last}", f"{last}{random.randint(1, 99)}", first])
-    return f"{user}@{random.choice(part(pools.MAIL_DOMAINS, held_out))}.example".lower()
+    return f"{user}@{draw(pools.MAIL_DOMAINS, invent_word, random, held_out)}.example".lower()
 
 
 def _perhaps(random: Random, chance: float, value: T) -> T | None:

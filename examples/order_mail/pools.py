@@ -1,4 +1,7 @@
-"""Values that orders are drawn from. Every fourth of a pool is held out: training never sees it."""
+"""Values that orders are drawn from. Every fourth of a pool is held out: training never sees it.
+
+Most values of training are of no pool at all: see `inventing`.
+"""
 
 from __future__ import annotations
 

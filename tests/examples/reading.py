@@ -1,4 +1,7 @@
-"""Reads mails back: a mail must be phrases from end to end, and what stands in their slots is the order."""
+"""Reads mails back: a mail must be phrases from end to end, and what stands in their slots is the order.
+
+Names, products and places can be any words: the reader has no list of them, only of what companies and streets end in.
+"""
 
 from __future__ import annotations
 
@@ -35,17 +38,31 @@ DATE = "|".join(
 AMOUNTS = {"an": 1, "a": 1, "a pair of": 2, "half a dozen": 6, "a dozen": 12} | {
     word: i for i, word in enumerate(notation.NUMBER_WORDS, start=1)
 }
-PRODUCT = rf"(?:{any_of(pools.COLOURS)} )?{any_of(pools.MATERIALS)} {any_of(pools.NOUNS)}"
-ITEM = rf"(?:\d+ ?x|\d+|{any_of(AMOUNTS)}) {PRODUCT}s?"
-LINE = rf"(?:[-*] )?(?:\d+ (?:x |pcs )?)?{PRODUCT}(?:: \d+| \(\d+\)|, qty \d+)?"
-STREET = rf"(?:\d+ {any_of(pools.STREET_WORDS)} {any_of(pools.STREET_ENDS)}|{any_of(pools.STREETS_BEFORE_NUMBERS)} \d+)"
-CITY, ZIP = any_of(pools.CITIES), any_form(ZIP_FORMS)
+WORD = r"(?!(?:and|plus)\b)[^\W\d_]{3,}"
+PRODUCT = rf"(?:{WORD} )?{WORD} {WORD}(?<!s)"
+"""Singular: its last word ends in no `s`."""
+AMOUNT = rf"(?:\d+ ?x|\d+|{any_of(AMOUNTS)})"
+ITEM, AND = rf"{AMOUNT} {PRODUCT}s?", "(?:, | and also | and | plus )"
+LINES = (
+    rf"- \d+ x {PRODUCT}",
+    rf"\* {PRODUCT}: \d+",
+    rf"\d+ pcs {PRODUCT}",
+    rf"\d+ {PRODUCT}",
+    rf"{PRODUCT} \(\d+\)",
+    rf"{PRODUCT}, qty \d+",
+)
+ITEM_PARTS = re.compile(rf"(?P<amount>{AMOUNT}) (?P<product>{PRODUCT})s?", re.IGNORECASE)
+LINE_PARTS = re.compile(
+    rf"(?:- \d+ x |\* |\d+ pcs |\d+ )?(?P<product>{PRODUCT})(?:: \d+| \(\d+\)|, qty \d+)?", re.IGNORECASE
+)
+STREET = rf"(?:\d+ {WORD} {any_of(pools.STREET_ENDS)}|{WORD} \d+)"
+CITY, ZIP = rf"{WORD}(?: {WORD})?", any_form(ZIP_FORMS)
 SLOTS = {
-    "name": f"{any_of(pools.FIRST_NAMES)} {any_of(pools.LAST_NAMES)}",
-    "company": f"{any_of(pools.COMPANY_WORDS)} {any_of(pools.COMPANY_ENDS)}",
+    "name": f"{WORD} {WORD}",
+    "company": f"{WORD} {any_of(pools.COMPANY_ENDS)}",
     "number": any_form(NUMBER_FORMS),
-    "items": f"{ITEM}(?:(?:, | and also | and | plus ){ITEM})*",
-    "list": f"{LINE}(?:\n{LINE})*",
+    "items": f"{ITEM}(?:{AND}{ITEM})*",
+    "list": "(?:" + "|".join(rf"{line}(?:\n{line})*" for line in LINES) + ")",
     "address": rf"{STREET}(?:, | in |\n)(?:{CITY}(?:,? |\n){ZIP}|{ZIP} {CITY})",
     "date": DATE,
     "phone": r"(?:\+1 )?\(?\d{3}\)?[-. ]?\d{3}[-. ]?\d{4}",
@@ -77,27 +94,32 @@ RIGHT = {wrong: right for right, wrong in chatter.MISSPELT.items()}
 
 
 class Read(NamedTuple):
-    """An order, as the completion has it, and the phrases of the mail that says it."""
+    """An order, as the completion has it, the phrases of the mail that says it, and its values that are of no order."""
 
     order: dict[str, Any]
     phrases: list[str]
+    besides: list[tuple[str, str]]
 
 
 def read_mail(mail: str) -> Read:
-    """What a mail says. Fails where it is not phrases throughout, or says something twice and differently."""
-    mail = re.sub(r"[A-Za-z]+", lambda word: RIGHT.get(word[0].lower(), word[0]), mail)
+    """What a mail says. Fails where it is not phrases throughout, or says something twice and differently.
+
+    Of the phrases that fit it takes the one that reaches furthest, and of these the one with most words of its own.
+    """
+    mail = re.sub(r"[^\W\d_]+", lambda word: RIGHT.get(word[0].lower(), word[0]), mail)
     found: dict[str, Any] = {}
-    used, place = [], 0
+    used, besides, place = [], list[tuple[str, str]](), 0
     while place < len(mail):
         matches = [(kind, phrase, match) for kind, phrase, p in PATTERNS if (match := p.match(mail, place))]
         assert matches, mail[place:]
-        kind, phrase, match = max(matches, key=lambda found: found[2].end())
+        kind, phrase, match = max(matches, key=lambda found: (found[2].end(), len(found[1])))
         for name, value in _values(kind, match.groupdict()):
             assert found.setdefault(name, value) == value
+        besides += match.groupdict().items() if kind == "" else ()
         used.append(phrase)
         place = match.end() + len(mail[match.end() :]) - len(mail[match.end() :].lstrip())
     nothing = dict.fromkeys(("name", "company", "number", "items", "address", "due", "contact"))
-    return Read({**nothing, "priority": "normal", **found}, used)
+    return Read({**nothing, "priority": "normal", **found}, used, besides)
 
 
 def _values(kind: str, slots: dict[str, str]) -> Iterable[tuple[str, Any]]:
@@ -124,14 +146,16 @@ def _values(kind: str, slots: dict[str, str]) -> Iterable[tuple[str, Any]]:
 
 
 def _items(slots: dict[str, str]) -> list[dict[str, Any]]:
-    pattern, text = (ITEM, slots["items"]) if "items" in slots else (LINE, slots["list"])
+    if "items" in slots:
+        parts, said = ITEM_PARTS, re.split(AND, slots["items"], flags=re.IGNORECASE)
+    else:
+        parts, said = LINE_PARTS, slots["list"].split("\n")
     items = []
-    for said in re.findall(pattern, text, re.IGNORECASE):
-        product = re.search(PRODUCT, said, re.IGNORECASE)
-        amount = re.search(r"\d+", said)
-        assert product is not None
-        qty = int(amount[0]) if amount else AMOUNTS[said[: product.start()].strip().lower()]
-        items.append({"qty": qty, "item": product[0].lower()})
+    for text in said:
+        match, amount = parts.fullmatch(text), re.search(r"\d+", text)
+        assert match is not None, text
+        qty = int(amount[0]) if amount else AMOUNTS[match["amount"].lower()]
+        items.append({"qty": qty, "item": match["product"].lower()})
     return items
 
 
