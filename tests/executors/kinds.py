@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -16,11 +17,14 @@ from offramp.types.executor import Executor
 from offramp.weights.source import WeightSource
 
 KINDS: Mapping[str, Mapping[str, Any]] = {
-    "torch": {"dtype": "float64"},
+    "torch": {"dtype": "float64", "device": os.environ.get("OFFRAMP_TEST_DEVICE", "cpu")},
     "native": {"dtype": "float32", "kv_dtype": "float32", "threads": 1},
     "native-int8": {"dtype": "int8", "kv_dtype": "float16", "threads": 2},
 }
-"""The torch executor in float64, the native one in float32, and the native one as users have it."""
+"""The torch executor in float64, the native one in float32, and the native one as users have it.
+
+`OFFRAMP_TEST_DEVICE=cuda` runs the torch executor's tests there.
+"""
 
 
 def make_executor(kind: str, spec: ModelSpec, source: WeightSource, pack: ExitPack, **options: Any) -> Executor:
@@ -39,7 +43,8 @@ def read_kv(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.nd
     """K and V [slots, kv_heads * head_dim] of one layer."""
     if isinstance(executor, TorchExecutor):
         store = executor._store
-        return store.keys[layer, list(slots)].flatten(1).numpy(), store.values[layer, list(slots)].flatten(1).numpy()
+        keys, values = (stored[layer, list(slots)].flatten(1).cpu().numpy() for stored in (store.keys, store.values))
+        return keys, values
     assert isinstance(executor, NativeExecutor)
     pairs = [executor._model.read_kv(layer, slot) for slot in slots]
     return np.stack([k for k, _ in pairs]), np.stack([v for _, v in pairs])
@@ -48,7 +53,7 @@ def read_kv(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.nd
 def read_hidden(executor: Executor, boundary: int, slots: Sequence[int]) -> np.ndarray:
     """Hidden states [slots, hidden_size] at a boundary."""
     if isinstance(executor, TorchExecutor):
-        return executor._store.read_boundary(boundary, torch.tensor(slots)).numpy()
+        return executor._store.read_boundary(boundary, executor._to_device(list(slots))).cpu().numpy()
     assert isinstance(executor, NativeExecutor)
     return np.stack([executor._model.read_hidden(boundary, slot) for slot in slots])
 
@@ -57,9 +62,9 @@ def write_hidden(executor: Executor, boundary: int, slots: Sequence[int], hidden
     """Write hidden states [slots, hidden_size] as if segments had."""
     if isinstance(executor, TorchExecutor):
         with torch.inference_mode():
-            executor._store.write_boundary(
-                boundary, torch.tensor(slots), torch.tensor(hidden, dtype=executor._store.hidden.dtype)
-            )
+            store = executor._store.hidden
+            states = torch.tensor(hidden, dtype=store.dtype, device=store.device)
+            executor._store.write_boundary(boundary, executor._to_device(list(slots)), states)
         return
     assert isinstance(executor, NativeExecutor)
     for slot, row in zip(slots, hidden, strict=True):
