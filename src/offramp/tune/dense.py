@@ -74,11 +74,14 @@ class DenseTrunk:
         plain.factors = {}
         return plain
 
-    def step(self, tokens: Tensor, position: int, attend: Attend) -> Tensor:
-        """Final hidden states [sequences, hidden_size] of `tokens` [sequences], one of each sequence, all at one
-        position; `attend` knows what came before."""
+    def rotations(self, length: int) -> Rotation:
+        """The rotary embedding of positions below `length`."""
+        return self._rotary.at(range(length))
+
+    def step(self, tokens: Tensor, rotation: Rotation, attend: Attend) -> Tensor:
+        """Final hidden states [sequences, hidden_size] of `tokens` [sequences], one of each sequence, all at the same
+        position, whose `rotation` it is; `attend` knows what came before."""
         hidden = F.embedding(tokens[:, None], self._embedding).float()
-        rotation = self._rotary.at([position])
         for index in range(self.depth):
             hidden = self._layer(index, hidden, rotation, attend)
         return hidden[:, 0]

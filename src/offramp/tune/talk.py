@@ -75,9 +75,9 @@ class Line:
         self._begin_anew()
 
     @property
-    def last(self) -> tuple[int, int]:
-        """The token said last, and how many the conversation has with it."""
-        return self._said, max(1, len(self._ids))
+    def last(self) -> tuple[int, int, bool]:
+        """The token said last, how many the conversation has with it, and whether the user speaks next."""
+        return self._said, len(self._ids) or 1, self.user_speaks
 
     def take(self, chosen: int) -> Sample | None:
         """Say one more token: the template's if it has one to say, else `chosen`. Gives the answer that this ends."""
