@@ -20,7 +20,7 @@ from offramp.tune.provenance import provenance
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample, first_samples
 from offramp.tune.top import TopHead
-from offramp.tune.train import Trainer, curves_of
+from offramp.tune.train import Trainer, curves_of, to_judge
 from offramp.tune.vocabulary import coverage, words_of
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
@@ -39,7 +39,7 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     heads = _new_heads(request, shop, plan.layers, words)
     checkpoint, ids = shop.state / "checkpoint.pt", words.ids.tolist()
     if shop.live:
-        features = shop.features([s for s in samples if s.held_out], plan.layers)
+        features = shop.features(to_judge(samples), plan.layers)
         spec, weights = shop.model.spec, shop.model.weights
         trunk, top = DenseTrunk(spec, weights, {}, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
         trainer: Loop = LiveHeadTrainer(trunk, top, heads, samples, request.train)

@@ -19,7 +19,7 @@ from offramp.tune.quality import compare
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample
 from offramp.tune.top import TopHead
-from offramp.tune.train import curves_of
+from offramp.tune.train import curves_of, to_judge
 from offramp.tune.vocabulary import coverage, words_of
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
@@ -65,7 +65,7 @@ def _judged(
     request: TuneRequest, shop: Workshop, samples: Sequence[Sample], heads: Sequence[Head], words: Words
 ) -> tuple[dict[str, Any], ExitParams]:
     """What the pack says of itself but for its history, and its thresholds."""
-    held_out, layers = [s for s in samples if s.held_out], [head.spec.layer for head in heads]
+    held_out, layers = to_judge(samples), [head.spec.layer for head in heads]
     original = shop.features(held_out, (), folder=shop.state / "original")
     tuned = shop.features(held_out, layers, read_pack(request.out).trunk, shop.state / "tuned")
     curves, choices = curves_of(heads, words, tuned), tuned.choice[tuned.rows(held_out=True)]

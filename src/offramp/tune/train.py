@@ -19,6 +19,7 @@ from offramp.tune.features import Features, Half
 from offramp.tune.heads import Head, Inputs, Words
 from offramp.tune.loop import Loop
 from offramp.tune.loss import Target, kl_backward, target_of
+from offramp.tune.samples import Sample, first_samples
 from offramp.tune.settings import TrainSettings
 from offramp.tune.sizes import sizes
 
@@ -120,6 +121,11 @@ def judge(heads: Sequence[Head], words: Words, lessons: Iterable[Lesson], step: 
         Judged(*(torch.cat(part).cpu().numpy() for part in pair)) for pair in zip(confidence, agrees, strict=True)
     ]
     return [(total / count, found) for total, found in zip(totals, judged, strict=True)]
+
+
+def to_judge(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that exits are judged on in the end."""
+    return first_samples([s for s in samples if s.held_out], JUDGED)
 
 
 def curves_of(heads: Sequence[Head], words: Words, features: Features, step: int = 1) -> list[Curve]:
