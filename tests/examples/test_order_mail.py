@@ -99,8 +99,9 @@ def test_testing_has_the_values_that_are_held_out(split: str, values: Values, po
 def test_training_has_its_part_of_a_pool_and_words_without_end(values: Values, pool: Sequence[str], least: int) -> None:
     used = [value for record in some("train", MANY) for value in values(answer(record))]
     invented = [value for value in used if value not in pool]
-    assert set(used) & set(pool) == set(part(pool, False))
-    assert 0.62 < len(invented) / len(used) < 0.78
+    seen = set(used) & set(pool)
+    assert seen <= set(part(pool, False)) and len(seen) > 0.9 * len(part(pool, False))
+    assert 0.78 < len(invented) / len(used) < 0.92
     assert len(set(invented)) > least
 
 
@@ -122,7 +123,7 @@ def test_people_and_cities_of_no_order_are_invented_as_often() -> None:
     known = [word.lower() for word in pools.LAST_NAMES + pools.CITIES]
     for slot in ("name", "city"):
         values = [value.split()[-1] if slot == "name" else value for name, value in besides if name == slot]
-        assert 0.6 < sum(value.lower() not in known for value in values) / len(values) < 0.8
+        assert 0.78 < sum(value.lower() not in known for value in values) / len(values) < 0.92
 
 
 def test_no_day_of_training_is_named_in_testing() -> None:
@@ -149,7 +150,7 @@ def test_a_seed_gives_the_same_mails_and_another_gives_others() -> None:
 @pytest.mark.parametrize(
     ("split", "digest"),
     [
-        ("train", "132929fff6f8442fd0350c09bb15a0b089e09d697067bd0ca62b0ae04fe53f78"),
+        ("train", "ca861bd951dda3daa4b94aa04cdeec409f11d702a8e6d4f9bb02b4c8c4bd3f80"),
         ("valid", "8f398a2f1704cb0fde1a0658bcf106085ad7521120c3e1831baab1b58d929f78"),
         ("test", "7c7d075d16a74bb58ade9f34265f4b1f2d31df628f4f43659b1194e6b692bcd5"),
     ],
