@@ -42,7 +42,9 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
         features = shop.features(samples, plan.layers)
         trainer: Loop = Trainer(heads, words, features, request.train)
     else:
-        features = shop.features([s for s in samples if s.held_out], plan.layers)
+        # Apart: the work folder's features are of all samples.
+        held_out = [s for s in samples if s.held_out]
+        features = shop.features(held_out, plan.layers, folder=shop.state / "held-out")
         spec, weights = shop.model.spec, shop.model.weights
         trunk, top = DenseTrunk(spec, weights, {}, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
         trainer = LiveHeadTrainer(trunk, top, heads, samples, request.train)
