@@ -7,6 +7,7 @@ from collections import Counter
 import pytest
 
 from offramp.tune.batches import batches, deal
+from offramp.tune.sizes import ON_CPU
 from tests.tune.test_features import some_samples
 
 
@@ -23,7 +24,7 @@ def test_every_epoch_deals_every_sample_once_in_an_order_of_its_own() -> None:
 
 @pytest.mark.parametrize("most", [10, 100, 10_000])
 def test_a_batch_says_where_answers_are_chosen(most: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.tune.batches.TOKENS", most)
+    monkeypatch.setattr("offramp.tune.sizes.ON_CPU", ON_CPU._replace(tokens=most))
     samples, numbers = some_samples(), [3, 30, 7, 21, 12]
     found = list(batches(samples, numbers))
     assert sorted(i for batch in found for i in batch.numbers) == sorted(numbers)

@@ -14,13 +14,13 @@ from torch.nn import functional as F
 
 from offramp.tune.batches import batches
 from offramp.tune.dense import DenseTrunk, skip_none
-from offramp.tune.features import half
 from offramp.tune.heads import Inputs, Words, new_head
-from offramp.tune.layerskip import Lessons, TrunkTrainer, active_exits, drop_layers
+from offramp.tune.layerskip import TrunkTrainer, active_exits, drop_layers
 from offramp.tune.lora import new_factors
 from offramp.tune.report import Meter
 from offramp.tune.samples import Sample
 from offramp.tune.settings import HeadSettings, TrainSettings, TrunkSettings
+from offramp.tune.sizes import ON_CPU
 from offramp.tune.top import TopHead
 from tests.toy import DictSource
 from tests.tune.test_loss import SPEC, WEIGHTS, lm_head
@@ -50,28 +50,26 @@ def task(count: int = 150) -> list[Sample]:
     return [Sample((*p, *a), len(p)) for p, a in zip(prompts, answers, strict=True)]
 
 
-def make(lessons: Lessons, train: TrainSettings = TRAIN, trunk: TrunkSettings = TRUNK, **head: Any) -> TrunkTrainer:
+def make(
+    samples: Sequence[Sample],
+    distil: float = 0.0,
+    train: TrainSettings = TRAIN,
+    trunk: TrunkSettings = TRUNK,
+    **head: Any,
+) -> TrunkTrainer:
     words = Words.of(range(30), lm_head(), SPEC)
     heads = [new_head(e, HeadSettings(**{"adapter": "none", **head}), words, SPEC, 0) for e in LAYERS]
     factors = new_factors(SHAPES, SPEC.num_layers, trunk.lora_rank, seed=0)
-    return TrunkTrainer(
-        DenseTrunk(SPEC, DictSource(WEIGHTS), factors), TopHead(lm_head(), SPEC), heads, lessons, train, trunk
-    )
+    dense, top = DenseTrunk(SPEC, DictSource(WEIGHTS), factors), TopHead(lm_head(), SPEC)
+    return TrunkTrainer(dense, top, heads, samples, train, trunk, distil)
 
 
 def meter(update: Any = quiet) -> Meter:
     return Meter(update, "layerskip", 10_000)
 
 
-def original(samples: Sequence[Sample]) -> np.ndarray:
-    """Final hidden states of the trunk as it was."""
-    trunk = DenseTrunk(SPEC, DictSource(WEIGHTS), {}, torch.float32)
-    states = [trunk.run(torch.tensor([s.token_ids]), (SPEC.num_layers,))[0][0] for s in samples]
-    return half(torch.cat(states).numpy())
-
-
 def test_training_learns_the_task_at_the_top_and_brings_the_exits_to_it(tmp_path: Path) -> None:
-    trainer = make(Lessons(task()), TrainSettings(epochs=8, lr=2e-2, batch_tokens=100, evaluations=8))
+    trainer = make(task(), train=TrainSettings(epochs=8, lr=2e-2, batch_tokens=100, evaluations=8))
     before, (score,) = trainer._look()
     trainer.run(tmp_path / "checkpoint.pt", meter())
     after, (better,) = trainer._look()
@@ -82,12 +80,12 @@ def test_training_learns_the_task_at_the_top_and_brings_the_exits_to_it(tmp_path
 
 def test_with_distillation_the_top_starts_at_no_loss_and_stays_near(tmp_path: Path) -> None:
     samples = task()
-    trainer = make(Lessons(samples, original(samples), 1.0))
+    trainer = make(samples, 1.0)
     before, _ = trainer._look()
     assert before["top"] == pytest.approx(0, abs=0.01)
     trainer.run(tmp_path / "checkpoint.pt", meter())
     after, _ = trainer._look()
-    forgetful = make(Lessons(samples))
+    forgetful = make(samples)
     forgetful.run(tmp_path / "other.pt", meter())
     for name, tensor in forgetful._trunk.factors.items():
         trainer._trunk.factors[name].detach().copy_(tensor.detach())
@@ -99,8 +97,7 @@ def test_with_distillation_the_top_starts_at_no_loss_and_stays_near(tmp_path: Pa
 @pytest.mark.parametrize("share", [0.0, 0.4])
 def test_gradients_are_those_of_the_loss_written_plainly(share: float) -> None:
     samples = task(60)
-    states = original(samples)
-    trainer = make(Lessons(samples, states if share else None, share))
+    trainer = make(samples, share)
     for name, factor in trainer._trunk.factors.items():
         if name.endswith("lora_b"):
             factor.detach().normal_(std=0.1, generator=torch.Generator().manual_seed(len(name)))
@@ -109,13 +106,7 @@ def test_gradients_are_those_of_the_loss_written_plainly(share: float) -> None:
     found = {name: t.grad for name, t in trainer._parts[0].items()}
     for tensor in trainer._parts[0].values():
         tensor.grad = None
-    plain = plain_loss(
-        trainer,
-        [samples[i] for i in numbers],
-        states,
-        [sum(len(s.token_ids) for s in samples[:i]) for i in numbers],
-        share,
-    )
+    plain = plain_loss(trainer, [samples[i] for i in numbers], share)
     plain.backward()
     assert loss == pytest.approx(float(plain.detach()), rel=2e-2)
     for name, tensor in trainer._parts[0].items():
@@ -124,18 +115,17 @@ def test_gradients_are_those_of_the_loss_written_plainly(share: float) -> None:
         assert float((gradient - tensor.grad).norm() / tensor.grad.norm()) < 0.1, name  # bfloat16
 
 
-def plain_loss(
-    trainer: TrunkTrainer, samples: Sequence[Sample], states: np.ndarray, starts: Sequence[int], share: float
-) -> Tensor:
+def plain_loss(trainer: TrunkTrainer, samples: Sequence[Sample], share: float) -> Tensor:
     """The mean loss of the answer tokens, one sequence after the other, in float32."""
     trunk, top = DenseTrunk(SPEC, DictSource(WEIGHTS), trainer._trunk.factors, torch.float32), trainer._top
+    original = DenseTrunk(SPEC, DictSource(WEIGHTS), {}, torch.float32)
     ids, total, count = trainer._words.ids, torch.zeros(()), 0
-    for sample, start in zip(samples, starts, strict=True):
-        rows = list(sample.scored)
-        *taps, final = (h[0, rows] for h in trunk.run(torch.tensor([sample.token_ids]), trainer._taps))
+    for sample in samples:
+        rows, tokens = list(sample.scored), torch.tensor([sample.token_ids])
+        *taps, final = (h[0, rows] for h in trunk.run(tokens, trainer._taps))
         log_probs = (top.states(final) @ top.matrix.T).log_softmax(-1)
-        told = torch.tensor(states[[start + p for p in rows]].astype(np.float32))
-        before = (top.states(told) @ top.matrix.T).softmax(-1)
+        (told,) = original.run(tokens, (SPEC.num_layers,))
+        before = (top.states(told[0, rows]) @ top.matrix.T).softmax(-1)
         following = torch.tensor([sample.token_ids[p + 1] for p in rows])
         total = total + (1 - share) * F.nll_loss(log_probs, following, reduction="sum")
         total = total + share * F.kl_div(log_probs, before, reduction="sum")
@@ -154,8 +144,7 @@ def plain_loss(
 @pytest.mark.parametrize("stop_at", [1, 9])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, trunk: TrunkSettings, stop_at: int) -> None:
     samples = task()
-    lessons = Lessons(samples, original(samples), 0.5)
-    whole = make(lessons, trunk=trunk)
+    whole = make(samples, 0.5, trunk=trunk)
     whole.run(tmp_path / "whole.pt", meter())
     told = 0
 
@@ -166,8 +155,8 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, trunk: Tru
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        make(lessons, trunk=trunk).run(tmp_path / "cut.pt", meter(interrupt))
-    again = make(lessons, trunk=trunk)
+        make(samples, 0.5, trunk=trunk).run(tmp_path / "cut.pt", meter(interrupt))
+    again = make(samples, 0.5, trunk=trunk)
     again.run(tmp_path / "cut.pt", meter())
     assert again.progress.history == whole.progress.history
     assert all(torch.equal(t, again._parts[0][name]) for name, t in whole._parts[0].items())
@@ -179,17 +168,17 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, trunk: Tru
 def test_heads_of_every_kind_learn_in_batches_of_any_size(
     head: dict[str, Any], most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("offramp.tune.batches.TOKENS", most)
-    trainer = make(Lessons(task(60)), **head)
+    monkeypatch.setattr("offramp.tune.sizes.ON_CPU", ON_CPU._replace(tokens=most))
+    trainer = make(task(60), **head)
     trainer._step()
     assert all(tensor.grad is not None for tensor in trainer._parts[0].values())
 
 
 def test_untrained_factors_leave_the_top_as_it_is() -> None:
-    lessons = Lessons(task(60))
-    trainer = make(lessons)
+    samples = task(60)
+    trainer = make(samples)
     plain = DenseTrunk(SPEC, DictSource(WEIGHTS), {})
-    for batch in batches(lessons.samples, range(5)):
+    for batch in batches(samples, range(5)):
         for ours, theirs in zip(trainer._trunk.run(batch.ids, (2, 6)), plain.run(batch.ids, (2, 6)), strict=True):
             assert torch.equal(ours, theirs)
 

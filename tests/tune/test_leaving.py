@@ -8,7 +8,6 @@ import numpy as np
 import torch
 
 from offramp.tune.batches import batches
-from offramp.tune.layerskip import Lessons
 from offramp.tune.leaving import Leaving
 from offramp.types.executor import SeqRows
 from tests.executors.kinds import read_hidden, slots_of
@@ -36,7 +35,7 @@ def test_hidden_states_are_those_of_an_executor_that_fills() -> None:
 
 def test_the_first_token_of_an_answer_stays_and_what_has_left_is_not_learnt_from() -> None:
     samples = task(12)
-    trainer = make(Lessons(samples))
+    trainer = make(samples)
     (batch,) = batches(samples, range(12))
     hidden = [
         torch.randn((*batch.ids.shape, SPEC.hidden_size), generator=torch.Generator().manual_seed(e)) for e in LAYERS
@@ -58,7 +57,7 @@ def test_the_first_token_of_an_answer_stays_and_what_has_left_is_not_learnt_from
 
 def test_nobody_leaves_where_none_is_asked_to_or_no_exit_is_sure() -> None:
     samples = task(12)
-    trainer = make(Lessons(samples))
+    trainer = make(samples)
     (batch,) = batches(samples, range(12))
     states = torch.randn((*batch.ids.shape, SPEC.hidden_size), generator=torch.Generator().manual_seed(0))
     assert not Leaving(trainer._heads, batch, 0.0, [0])(LAYERS[0], 40 * states).any()

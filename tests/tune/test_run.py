@@ -162,6 +162,8 @@ def test_what_a_folder_does_not_allow(toy: tuple[Path, Any], pack: Path, tmp_pat
 def test_what_a_model_does_not_allow(toy: tuple[Path, Any], tmp_path: Path) -> None:
     deep = toy_request(toy[0], tmp_path, exits=(2, 6))
     refused(deep, "an exit layer must be a whole number from 0 to 5, not 6")
+    elsewhere = replace(deep, exits=(2,), backend=replace(deep.backend, device="tpu"))
+    refused(elsewhere, "there is no device `tpu` here; there is `cpu`")
     few = tmp_path / "few.txt"
     few.write_text("abc")
     one = toy_request(toy[0], tmp_path / "few", data=str(few))

@@ -5,13 +5,14 @@ from __future__ import annotations
 import pytest
 import torch
 
+from offramp.tune.sizes import ON_CPU
 from offramp.tune.top import TopHead
 from tests.tune.test_loss import SPEC, lm_head, states, top_probs
 
 
 @pytest.mark.parametrize("logits", [1, 100, 2**23])
 def test_a_reading_is_the_distributions(logits: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("offramp.tune.top.LOGITS", logits)
+    monkeypatch.setattr("offramp.tune.sizes.ON_CPU", ON_CPU._replace(top_logits=logits))
     hidden, head = states(30, 0), TopHead(lm_head(), SPEC)
     probs, log_sum = top_probs(hidden)
     reading = head.read(head.states(hidden))

@@ -17,7 +17,7 @@ from offramp.tune.report import Meter
 from offramp.tune.router import train_router
 from offramp.tune.samples import Sample
 from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings
-from offramp.tune.train import Trainer, judge, shuffled
+from offramp.tune.train import Trainer, curves_of, judge, lessons_of, shuffled
 from offramp.tune.vocabulary import frequent_tokens
 from tests.tune.test_loss import SPEC, lm_head, states, top_probs
 from tests.tune.toys import quiet
@@ -83,10 +83,10 @@ def test_windows_stay_together_in_a_new_order() -> None:
 
 @pytest.mark.parametrize("head", [{}, {"adapter": "linear", "head": "own"}, {"past": "deep"}])
 def test_training_brings_exits_close_to_the_top(features: Features, tmp_path: Path, head: dict[str, Any]) -> None:
-    _, trainer = make(features, LONGER, **head)
-    before = trainer.curves()
+    heads, trainer = make(features, LONGER, **head)
+    before = curves_of(heads, trainer._words, features)
     trainer.run(tmp_path / "checkpoint.pt", meter())
-    after = trainer.curves()
+    after = curves_of(heads, trainer._words, features)
     assert all(b.kl < 0.5 * a.kl and b.agreement > a.agreement for a, b in zip(before, after, strict=True))
     assert after[1].agreement > after[0].agreement
     assert after[1].at_precision[0.95].share > 0.05
@@ -115,11 +115,11 @@ def test_interrupted_and_resumed_equals_uninterrupted(features: Features, tmp_pa
 
 def test_training_stops_when_nothing_improves_and_keeps_the_best(features: Features, tmp_path: Path) -> None:
     settings = TrainSettings(epochs=25, lr=0.5, batch_tokens=64, evaluations=100, patience=1)
-    _, trainer = make(features, settings)
+    heads, trainer = make(features, settings)
     trainer.run(tmp_path / "checkpoint.pt", meter())
     history = trainer.progress.history
     assert len(history) < 50
-    for curve in trainer.curves():
+    for curve in curves_of(heads, trainer._words, features):
         scores = [entry["exits"][str(curve.layer)]["kl"] for entry in history]
         assert curve.kl == pytest.approx(min(scores))
         assert min(scores) < scores[-1]
@@ -128,7 +128,7 @@ def test_training_stops_when_nothing_improves_and_keeps_the_best(features: Featu
 def test_judging_counts_what_the_head_would_choose(features: Features) -> None:
     heads, trainer = make(features)
     rows, ids = features.rows(held_out=True), trainer._words.ids.tolist()
-    _, judged = judge(heads, trainer._words, features, rows)[1]
+    _, judged = judge(heads, trainer._words, lessons_of(heads, trainer._words, features, rows))[1]
     logits = heads[1].logits(Inputs(torch.from_numpy(features.layers[4][rows].astype(np.float32))))
     for i, row in enumerate(logits.softmax(-1)):
         winner = int(row.argmax())
@@ -149,7 +149,8 @@ def test_a_router_tells_agreement_from_disagreement(features: Features, tmp_path
     confidence, agrees = router.judged
     assert router.loss < 0.67  # a coin has ln 2 = 0.69
     assert confidence[agrees].mean() > confidence[~agrees].mean() + 0.02
-    _, judged = judge(heads[:1], trainer._words, features, features.rows(held_out=True))[0]
+    lessons = lessons_of(heads[:1], trainer._words, features, features.rows(held_out=True))
+    _, judged = judge(heads[:1], trainer._words, lessons)[0]
     assert (confidence[judged.confidence == 0] == 0).all()
 
 

@@ -23,13 +23,13 @@ WORDS = [i for i, token in enumerate(VOCAB) if token in "abcdefghijklmnopqrstuvw
 END = 0
 
 
-def save_toy(folder: Path) -> Any:
+def save_toy(folder: Path, family: str = "llama", **changes: Any) -> Any:
     """A model whose next token is a letter, or in one of 20 cases the end; returns it as Transformers has it.
 
     The first number of a hidden state is nearly constant, so the first column of the LM head is a bias.
     """
     sizes: dict[str, Any] = {"num_hidden_layers": LAYERS, "hidden_size": HIDDEN, "max_position_embeddings": 256}
-    model = save_model(folder, **sizes)
+    model = save_model(folder, family, **{**sizes, **changes})
     torch.manual_seed(0)
     with torch.no_grad():
         for name, parameter in model.named_parameters():

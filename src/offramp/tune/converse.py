@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from offramp.errors import InvalidParameter
 from offramp.executors.torch.draw import candidates
 from offramp.executors.torch.layers import Rotation
 from offramp.tune.dense import DenseTrunk
@@ -24,7 +25,7 @@ from offramp.tune.talk import Line, Rules
 from offramp.tune.top import TopHead
 
 LENGTH = 640
-"""Tokens of a line, unless the longest answer takes more."""
+"""Tokens of a line, unless the longest answer takes more, or the model's context holds fewer."""
 
 MARGIN = 256
 """What a line has room for besides."""
@@ -36,15 +37,29 @@ NARROW = 1024
 """Tokens looked at first where one is drawn; only where more of them could be kept all are."""
 
 
-def converse(corpus: Corpus, trunk: DenseTrunk, top: TopHead, rules: Rules, meter: Meter) -> None:
-    """Let the model talk until `corpus` has the tokens asked for. An answer's number is that of its batch."""
+def converse(
+    corpus: Corpus, trunk: DenseTrunk, top: TopHead, rules: Rules, meter: Meter, length: int | None = None
+) -> None:
+    """Let the model talk until `corpus` has the tokens asked for. An answer's number is that of its batch.
+
+    Raises:
+        InvalidParameter: no turn comes to an answer.
+    """
     settings = rules.settings
-    lines = Lines(trunk, top, rules, max(LENGTH, settings.max_answer_tokens + MARGIN))
+    length = min(length or max(LENGTH, settings.max_answer_tokens + MARGIN), trunk.spec.max_model_len)
+    lines = Lines(trunk, top, rules, length)
     while corpus.tokens < settings.tokens:
         number = corpus.next
         for sample in lines.run([settings.seed, number]):
             corpus.append(sample, number)
             meter(corpus.tokens)
+        if corpus.next == number:
+            raise InvalidParameter(
+                f"the model invents no user turns: of those in {settings.batch} lines of {length} tokens none came to "
+                "an answer",
+                param="data",
+                hint="raise `--max-user-tokens` or `--temperature`, or give a file as `--data`",
+            )
 
 
 class Lines:

@@ -39,7 +39,8 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     heads = _new_heads(request, shop, plan.layers, words)
     checkpoint, ids = shop.state / "checkpoint.pt", words.ids.tolist()
     if shop.live:
-        features = shop.features(to_judge(samples), plan.layers)
+        # Apart: the work folder's features are of all samples.
+        features = shop.features(to_judge(samples), plan.layers, folder=shop.state / "held-out")
         spec, weights = shop.model.spec, shop.model.weights
         trunk, top = DenseTrunk(spec, weights, {}, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
         trainer: Loop = LiveHeadTrainer(trunk, top, heads, samples, request.train)

@@ -51,12 +51,12 @@ class Rules:
         """
         said = [{"role": role, "content": MARK} for role in ("user", "assistant", "user")]
         parts = tokenizer.apply_chat_template(said).split(MARK)
-        if len(parts) != 4 or parts[1] != parts[3]:
+        if len(parts) != 4 or parts[1] != parts[3] or not all(parts[1:]):
             raise TokenizerError(
                 "the chat template does not show what stands between turns", hint="give a file as `--data`"
             )
         behind = [tokenizer.encode(part, add_special_tokens=False) for part in parts[1:3]]
-        seen = {turn_key(tokenizer, s.token_ids[: s.prompt_tokens]) for s in samples}
+        seen = {turn_key(tokenizer, s.token_ids[: s.prompt_tokens - len(behind[0])]) for s in samples}
         return cls(tokenizer, settings, frozenset(ends), user_prefix(tokenizer), behind[0], behind[1], seen)
 
 
@@ -88,7 +88,7 @@ class Line:
         if self._given:
             self._say(self._given.pop(0))
             if not self._given:
-                self._begin, self.user_speaks = len(self._ids), not self.user_speaks
+                self._change_turns()
         return None
 
     def cut(self) -> Sample | None:
@@ -121,12 +121,17 @@ class Line:
         if ended and self._pick.random() < GOES_ON:
             behind = list(rules.behind_answer)
             self._given = behind[1:] if behind[0] == chosen else behind
+            if not self._given:
+                self._change_turns()
         else:
             self._begin_anew()
         return sample
 
     def _sample(self) -> Sample:
         return Sample((*self._ids[: self._begin], *cut_loop(tuple(self._ids[self._begin :]))), self._begin)
+
+    def _change_turns(self) -> None:
+        self._begin, self.user_speaks = len(self._ids), not self.user_speaks
 
     def _say(self, token: int) -> None:
         self._said = token

@@ -49,10 +49,14 @@ class Workshop:
 
     @property
     def device(self) -> torch.device:
-        """Where training computes."""
-        import torch
+        """Where training computes.
 
-        return torch.device(self._request.backend.device)
+        Raises:
+            InvalidParameter: there is no such device here.
+        """
+        from offramp.executors.torch.executor import find_device
+
+        return find_device(self._request.backend.device)
 
     @property
     def live(self) -> bool:
