@@ -18,10 +18,10 @@ from offramp.llm.backend import choose_backend
 from offramp.models import load_model
 from offramp.tune.curves import curve_of
 from offramp.tune.request import TuneRequest
-from offramp.tune.router_recipe import read_head
 from offramp.tune.run import tune
 from offramp.tune.samples import Sample, first_samples, read_sample
 from offramp.tune.settings import TrunkSettings
+from offramp.tune.start import read_head
 from offramp.tune.train import judge, lessons_of
 from offramp.tune.workshop import Workshop
 from tests.tune.toys import quiet, toy_request

@@ -20,8 +20,8 @@ from offramp.models import load_model
 from offramp.tune.curves import THRESHOLDS
 from offramp.tune.heads import Head, Inputs
 from offramp.tune.request import TuneRequest
-from offramp.tune.router_recipe import read_head
 from offramp.tune.run import tune
+from offramp.tune.start import read_head
 from offramp.tune.workshop import Workshop
 from tests.executors.kinds import make_executor
 from tests.executors.toys import score_hidden

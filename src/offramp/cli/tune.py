@@ -30,6 +30,8 @@ ADAPTER_OF_TRUNK = "none"
 OF_INVENTION = ("temperature", "top_p", "max_user_tokens")
 """Settings of data that only user turns of the model's own read."""
 
+OF_RUN = ("recipes", "exits", "max_exits", "start", "work", "threads")
+
 EXECUTOR_FLAGS = ("executor", "dtype", "kv_dtype", "device")
 
 T = TypeVar("T")
@@ -48,6 +50,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add("recipes", _recipes, "RECIPE", about, flag="--recipe")
     run.add("exits", _exits, "auto|LAYERS", "exit layers such as `10,20`, or auto")
     run.add("max_exits", int, "N", "auto: most exits to choose, 1 to 4")
+    run.add("start", Path, "PACK", "layerskip: a pack to go on from, made with the same exits (default: none)")
     run.add("work", Path, "DIR", "data and features, which runs can share (default: `work` in --out)")
     _add_data(parser)
     _add_training(parser)
@@ -147,7 +150,11 @@ def _request(args: argparse.Namespace) -> TuneRequest:
     _refuse_unread(args)
     executor = [getattr(args, name, "cpu" if name == "device" else "auto") for name in EXECUTOR_FLAGS]
     backend = choose_backend(executor[0], executor[3], executor[1], executor[2])
-    own = {name: getattr(args, name) for name in ("recipes", "exits", "max_exits", "work", "threads") if name in args}
+    own = {
+        name: getattr(args, name)
+        for name in ("recipes", "exits", "max_exits", "start", "work", "threads")
+        if name in args
+    }
     adapter = {"adapter": ADAPTER_OF_TRUNK} if "layerskip" in own.get("recipes", ()) else {}
     return TuneRequest(
         model=args.model,

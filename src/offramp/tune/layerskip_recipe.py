@@ -11,16 +11,16 @@ from offramp.tune.card import model_card
 from offramp.tune.choose import Plan
 from offramp.tune.curves import PRECISIONS
 from offramp.tune.dense import DenseTrunk
-from offramp.tune.heads import VOCABULARY, Head, Words, new_head
+from offramp.tune.heads import VOCABULARY, Head, Words
 from offramp.tune.layerskip import TrunkTrainer
-from offramp.tune.lora import new_factors
 from offramp.tune.provenance import provenance
 from offramp.tune.quality import compare
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample
+from offramp.tune.start import start_of
 from offramp.tune.top import TopHead
 from offramp.tune.train import curves_of, to_judge
-from offramp.tune.vocabulary import coverage, words_of
+from offramp.tune.vocabulary import coverage
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
 
@@ -31,11 +31,8 @@ def tune_trunk(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     done, checkpoint = shop.state / "layerskip.done", shop.state / "checkpoint.pt"
     if done.is_file():
         return
-    assert isinstance(request.exits, tuple), "a request for this recipe names its layers"
-    spec, weights, seed = shop.model.spec, shop.model.weights, request.train.train_seed
-    words = words_of(request, shop, samples)
-    heads = [new_head(layer, request.head, words, spec, seed) for layer in request.exits]
-    factors = new_factors(weights.shapes(), spec.num_layers, request.trunk.lora_rank, seed, shop.device)
+    spec, weights = shop.model.spec, shop.model.weights
+    words, heads, factors = start_of(request, shop, samples)
     trunk, top = DenseTrunk(spec, weights, factors, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
     trainer = TrunkTrainer(trunk, top, heads, samples, request.train, request.trunk, _distil(request))
     trainer.run(checkpoint, shop.meter("layerskip", trainer.tokens(trainer.steps)))

@@ -30,6 +30,7 @@ class TuneRequest:
         exits: exit layers, or `auto`.
         max_exits: `auto`: most exits to choose, 1 to 4.
         work: where data and features are kept, so that runs can share them; None is `work` in `out`.
+        start: `layerskip`: a pack to go on from, its trunk and its heads; None begins with the model as it is.
         command: as it was given, for the model card.
         resume: go on with the run in `out`.
 
@@ -50,6 +51,7 @@ class TuneRequest:
     train: TrainSettings = field(default_factory=TrainSettings)
     trunk: TrunkSettings = field(default_factory=TrunkSettings)
     router: RouterSettings = field(default_factory=RouterSettings)
+    start: Path | None = None
     command: str = ""
     resume: bool = False
 
@@ -85,6 +87,10 @@ class TuneRequest:
                 param="adapter",
                 hint="choose an `adapter`",
             )
+        if self.start is not None and "layerskip" not in self.recipes:
+            raise InvalidParameter(
+                "only the recipe `layerskip` goes on from another pack", param="start", hint="leave it out"
+            )
         check_integer("max_exits", self.max_exits, 1, 4)
         if self.threads is not None:
             check_integer("threads", self.threads, 1, MAX_THREADS)
@@ -100,5 +106,6 @@ class TuneRequest:
             return asdict(self.router)
         chosen: Sequence[int] | str = list(self.exits) if isinstance(self.exits, tuple) else self.exits
         own = {"exits": chosen, "max_exits": self.max_exits}
-        trunk = asdict(self.trunk) if "layerskip" in self.recipes else {}
+        start = None if self.start is None else str(self.start)
+        trunk = {**asdict(self.trunk), "start": start} if "layerskip" in self.recipes else {}
         return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train), **trunk}

@@ -5,18 +5,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-import torch
-
 from offramp.errors import InvalidParameter
-from offramp.exits.pack import ExitPack, ExitSpec
-from offramp.exits.read import expected_tensors, read_pack
+from offramp.exits.read import read_pack
 from offramp.exits.write import replace_file, write_pack
 from offramp.tune.card import model_card
 from offramp.tune.curves import curve_of
-from offramp.tune.heads import Head, Words
+from offramp.tune.heads import Head
 from offramp.tune.request import TuneRequest
 from offramp.tune.router import train_router
 from offramp.tune.samples import Sample
+from offramp.tune.start import read_head
 from offramp.tune.workshop import Workshop
 
 JUDGED = 32768
@@ -68,12 +66,3 @@ def tune_routers(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]
         provenance=said,
     )
     replace_file(request.out / "MODEL_CARD.md", model_card(said).encode())
-
-
-def read_head(pack: ExitPack, spec: ExitSpec, shop: Workshop) -> Head:
-    """A finished head, as it is served; a router that it has is left out."""
-    plain = replace(spec, classifier="none")
-    ids = range(shop.model.spec.vocab_size) if spec.vocabulary is None else pack.vocabularies[spec.vocabulary]
-    words = Words.of(ids, shop.lm_head, shop.model.spec)
-    names = expected_tensors(plain, 0, 0)
-    return Head(plain, {name: torch.tensor(pack.tensor(spec.layer, name)).float() for name in names}, words)

@@ -1,0 +1,74 @@
+"""What the recipe `layerskip` begins with: the model as it is, or a pack that was tuned before."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from offramp.errors import InvalidParameter
+from offramp.exits.pack import ExitPack, ExitSpec
+from offramp.exits.read import expected_tensors, read_pack
+from offramp.tune.heads import Head, Words, new_head
+from offramp.tune.lora import new_factors
+from offramp.tune.request import TuneRequest
+from offramp.tune.samples import Sample
+from offramp.tune.sizes import CPU
+from offramp.tune.vocabulary import words_of
+from offramp.tune.workshop import Workshop
+
+
+class Start(NamedTuple):
+    """Words, a head over them for each exit, and the factors of the trunk's change."""
+
+    words: Words
+    heads: list[Head]
+    factors: dict[str, Tensor]
+
+
+def start_of(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Start:
+    """New heads and factors, or those of the pack `request.start`.
+
+    Raises:
+        InvalidParameter: the pack has other exits or another rank than are asked for.
+        PackError: the pack is of another model.
+    """
+    assert isinstance(request.exits, tuple), "a request for this recipe names its layers"
+    spec, seed = shop.model.spec, request.train.train_seed
+    words = words_of(request, shop, samples)
+    heads = [new_head(layer, request.head, words, spec, seed) for layer in request.exits]
+    shapes = shop.model.weights.shapes()
+    factors = new_factors(shapes, spec.num_layers, request.trunk.lora_rank, seed, shop.device)
+    if request.start is None:
+        return Start(words, heads, factors)
+    pack = read_pack(request.start)
+    pack.check_model(spec, shop.lm_head.norm)
+    there = {} if pack.trunk is None else {name: torch.tensor(a) for name, a in pack.trunk.tensors().items()}
+    plain = [replace(e, classifier="none") for e in pack.exits]
+    if plain != [h.spec for h in heads] or {n: t.shape for n, t in there.items()} != {
+        n: t.shape for n, t in factors.items()
+    }:
+        raise InvalidParameter(
+            f"`{request.start}` has other exits, or a trunk adapter of another rank, than this run asks for",
+            param="start",
+            hint="give the options of heads and trunk that it was made with",
+        )
+    heads = [read_head(pack, e, shop, shop.device) for e in pack.exits]
+    for head in heads:
+        for tensor in head.tensors.values():
+            tensor.requires_grad_()
+    kept = {name: t.float().to(shop.device).requires_grad_() for name, t in there.items()}
+    return Start(heads[0].words, heads, {name: kept[name] for name in factors})
+
+
+def read_head(pack: ExitPack, spec: ExitSpec, shop: Workshop, device: torch.device = CPU) -> Head:
+    """A finished head, as it is served; a router that it has is left out."""
+    plain = replace(spec, classifier="none")
+    ids = range(shop.model.spec.vocab_size) if spec.vocabulary is None else pack.vocabularies[spec.vocabulary]
+    words = Words.of(ids, shop.lm_head, shop.model.spec, device)
+    names = expected_tensors(plain, 0, 0)
+    tensors = {name: torch.tensor(pack.tensor(spec.layer, name)).float().to(device) for name in names}
+    return Head(plain, tensors, words)
