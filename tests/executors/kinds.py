@@ -69,3 +69,9 @@ def write_hidden(executor: Executor, boundary: int, slots: Sequence[int], hidden
     assert isinstance(executor, NativeExecutor)
     for slot, row in zip(slots, hidden, strict=True):
         executor._model.write_hidden(boundary, slot, np.ascontiguousarray(row, dtype=np.float32))
+
+
+def read_state(executor: Executor, position: int, blocks: Sequence[int]) -> np.ndarray:
+    """The deep state of a token: [hidden_size]."""
+    state = executor.read_state(position, blocks)
+    return np.asarray(state.cpu() if isinstance(state, torch.Tensor) else state)

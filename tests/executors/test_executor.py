@@ -53,7 +53,7 @@ def test_refused_options(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
     for options, message in [*REFUSED, *REFUSED_BY[toy.kind]]:
         with pytest.raises(InvalidParameter) as error:
-            toy.executor(**options)
+            toy.executor(**{**({"device": "cpu"} if toy.kind == "torch" else {}), **options})
         assert error.value.message == message
 
 

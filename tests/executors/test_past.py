@@ -9,7 +9,7 @@ import pytest
 
 from offramp.exits.pack import ExitPack, ExitSpec, static_exits
 from offramp.types.executor import Executor, ScoreRow
-from tests.executors.kinds import write_hidden
+from tests.executors.kinds import read_state, write_hidden
 from tests.executors.test_heads import ALL_LOGPROBS, expected_logits, rms, states
 from tests.executors.toys import VOCAB, Toy, make_pack, softmax
 
@@ -28,7 +28,7 @@ def table(executor: Executor, rows: int = ROWS) -> range:
 
 
 def written_states(executor: Executor, rows: int = ROWS) -> np.ndarray:
-    return np.stack([np.asarray(executor.read_state(p, table(executor))) for p in range(rows)])
+    return np.stack([read_state(executor, p, table(executor)) for p in range(rows)])
 
 
 def score(executor: Executor, boundary: int, hidden: np.ndarray, **options: Any) -> list[Any]:
@@ -72,9 +72,9 @@ def test_states_are_copied_with_their_blocks_and_can_be_put_elsewhere(toy: Toy) 
     executor, tops = toy.executor(make_pack(toy, ExitSpec(2, past="deep"))), states(toy, 4).numpy()
     score(executor, 2, tops)
     executor.copy_blocks([(0, 7)])
-    np.testing.assert_array_equal(np.asarray(executor.read_state(2, [7])), np.asarray(executor.read_state(2, [0])))
+    np.testing.assert_array_equal(read_state(executor, 2, [7]), read_state(executor, 2, [0]))
     executor.write_state(6, [3, 5], executor.read_state(2, [0]))
-    np.testing.assert_array_equal(np.asarray(executor.read_state(6, [9, 5])), np.asarray(executor.read_state(2, [0])))
+    np.testing.assert_array_equal(read_state(executor, 6, [9, 5]), read_state(executor, 2, [0]))
 
 
 def test_nothing_is_kept_where_no_exit_reads_it(toy: Toy) -> None:

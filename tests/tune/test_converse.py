@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from itertools import pairwise
 from pathlib import Path
@@ -16,12 +16,12 @@ from torch import Tensor
 from offramp.errors import InvalidParameter
 from offramp.models import load_model
 from offramp.tokenizer import Tokenizer
-from offramp.tune.converse import LENGTH, MARGIN, Lines, converse
+from offramp.tune.converse import LENGTH, MARGIN, Lines, _drawn, converse
 from offramp.tune.dense import DenseTrunk
 from offramp.tune.samples import Corpus, Sample
 from offramp.tune.settings import DataSettings
 from offramp.tune.synthesis import cut_loop, turn_key
-from offramp.tune.talk import SHORTEST, Rules
+from offramp.tune.talk import SHORTEST, Line, Rules
 from offramp.tune.top import TopHead
 from offramp.tune.trunk import LmHead
 from tests.models.toys import VOCAB
@@ -103,20 +103,20 @@ class Watched(Lines):
 
     moments: list[list[Moment]]
 
-    def _choose(self, place: int) -> list[int]:
-        chosen = super()._choose(place)
+    def _choose(self, place: int, lines: Sequence[Line], draw: torch.Generator) -> list[int]:
+        chosen = super()._choose(place, lines, draw)
         logits = cast(Noting, self._top).last
         if not place:
-            self.moments = [[] for _ in self._lines]
-        for k, line in enumerate(self._lines):
+            self.moments = [[] for _ in lines]
+        for k, line in enumerate(lines):
             speaks = None if line._given else "user" if line.user_speaks else "model"
             self.moments[k].append(Moment(tuple(line._ids), speaks, logits[k], chosen[k]))
         return chosen
 
 
 def watch(talker: Toy, **changes: Any) -> tuple[list[Sample], list[list[Moment]]]:
-    lines = Watched(talker.trunk, talker.top, talker.rules(**changes), PLACES, [0, 0])
-    return list(lines.run()), lines.moments
+    lines = Watched(talker.trunk, talker.top, talker.rules(**changes), PLACES)
+    return list(lines.run([0, 0])), lines.moments
 
 
 def conversations(moments: Sequence[Moment]) -> list[list[Moment]]:
@@ -172,15 +172,16 @@ def test_answers_are_drawn_where_that_is_asked_for(talker: Toy) -> None:
     assert any(not in_nucleus(m, SETTINGS) for m in answers)
 
 
-def test_draws_have_the_shares_of_the_nucleus(talker: Toy) -> None:
-    lines = Lines(talker.trunk, talker.top, talker.rules(batch=1), 8, [0, 0])
+@pytest.mark.parametrize("width", [1, 2, 5])
+def test_draws_have_the_shares_of_the_nucleus(width: int) -> None:
+    draw = torch.Generator().manual_seed(0)
     probs = torch.tensor([0.1, 0.45, 0.05, 0.3, 0.1])
     logits = (2 * probs.log()).expand(4000, 5)
-    counts = lines._drawn(logits, 2.0, 0.74).bincount(minlength=5) / 4000
+    counts = _drawn(logits, 2.0, 0.74, draw, width).bincount(minlength=5) / 4000
     assert counts.tolist() == pytest.approx([0, 0.6, 0, 0.4, 0], abs=0.03)
-    counts = lines._drawn(logits, 2.0, 1.0).bincount(minlength=5) / 4000
+    counts = _drawn(logits, 2.0, 1.0, draw, width).bincount(minlength=5) / 4000
     assert counts.tolist() == pytest.approx(probs.tolist(), abs=0.03)
-    assert lines._drawn(logits[:0], 2.0, 0.5).tolist() == []
+    assert _drawn(logits[:0], 2.0, 0.5, draw, width).tolist() == []
 
 
 def greedy(talker: Toy, prompt: Sequence[int], answer: Sequence[int]) -> bool:
@@ -240,7 +241,7 @@ def test_turns_are_new_and_have_room_and_at_times_there_is_another(talker: Toy, 
 
 def test_the_same_seed_gives_the_same_and_others_give_others(talker: Toy) -> None:
     def run(seed: list[int]) -> list[Sample]:
-        return list(Lines(talker.trunk, talker.top, talker.rules(batch=4), PLACES, seed).run())
+        return list(Lines(talker.trunk, talker.top, talker.rules(batch=4), PLACES).run(seed))
 
     once, next_batch, other = run([0, 0]), run([0, 1]), run([1, 0])
     assert run([0, 0]) == once and next_batch != once != other != next_batch
@@ -285,11 +286,16 @@ def test_a_line_has_room_for_the_longest_answer_if_the_model_has(
     talker: Toy, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, answer: int, context: int, length: int
 ) -> None:
     class Short(Lines):
-        def __init__(self, trunk: DenseTrunk, top: TopHead, rules: Rules, length: int, seed: Sequence[int]) -> None:
-            asked.append((length, list(seed)))
-            super().__init__(trunk, top, rules, 60, seed)
+        def __init__(self, trunk: DenseTrunk, top: TopHead, rules: Rules, length: int) -> None:
+            lengths.append(length)
+            super().__init__(trunk, top, rules, 60)
 
-    asked: list[tuple[int, list[int]]] = []
+        def run(self, seed: Sequence[int]) -> Iterator[Sample]:
+            seeds.append(list(seed))
+            yield from super().run(seed)
+
+    lengths: list[int] = []
+    seeds: list[list[int]] = []
     monkeypatch.setattr("offramp.tune.converse.Lines", Short)
     rules = talker.rules(max_answer_tokens=answer, seed=7, tokens=60, batch=8)
     trunk = talker.trunk.original()
@@ -297,4 +303,4 @@ def test_a_line_has_room_for_the_longest_answer_if_the_model_has(
     corpus = Corpus(tmp_path, {})
     corpus.append(Sample((5, 6, 7), 1), 4)
     converse(corpus, trunk, talker.top, rules, meter())
-    assert asked == [(length, [7, 5 + i]) for i in range(len(asked))] and len(asked) > 1
+    assert lengths == [length] and seeds == [[7, 5 + i] for i in range(len(seeds))] and len(seeds) > 1

@@ -90,7 +90,7 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
         "(default: int8; torch: float32)",
     )
     add("--kv-dtype", str, "TYPE", "of the KV cache: float16 or float32 (default: float16; torch: as the weights)")
-    add("--device", str, "DEVICE", "cpu, or a torch device; only cpu has been tested (default: cpu)")
+    add("--device", str, "DEVICE", "cpu, or a torch device such as cuda; mps is untested (default: cpu)")
     add("--threads", int, "N", "threads for computing (default: one per core; torch: its own choice)")
     add("--max-model-len", int, "N", "longest prompt with its output (default: the model's, at most 8192)")
     add("--kv-tokens", int, "N", "tokens the KV cache holds (default: about 1 GiB of them)")

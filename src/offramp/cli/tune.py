@@ -59,7 +59,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         ("--executor", "NAME", "native or torch (default: native on the CPU, torch on other devices)"),
         ("--dtype", "TYPE", "of weights (default: int8; torch: float32)"),
         ("--kv-dtype", "TYPE", "of the KV cache (default: float16; torch: as the weights)"),
-        ("--device", "DEVICE", "cpu, or a torch device; only cpu has been tested (default: cpu)"),
+        ("--device", "DEVICE", "cpu, or a torch device such as cuda; mps is untested (default: cpu)"),
     ):
         executor.add_argument(flag, metavar=takes, help=about, default=argparse.SUPPRESS)
     executor.add_argument("--threads", type=int, metavar="N", default=argparse.SUPPRESS, help="threads for computing")

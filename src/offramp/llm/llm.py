@@ -36,7 +36,7 @@ class LLM:
         dtype: of the weights. Native: `int8` (default), `int4`, `float32`, `float16` or `bfloat16`; torch: `float32`
             (default), `bfloat16` or `float64`.
         kv_dtype: of K and V. Native: `float16` (default) or `float32`; torch: that of the weights.
-        device: `cpu`, or a torch device; only `cpu` has been tested.
+        device: `cpu`, or a torch device; `cuda` has been tested on one GPU, `mps` never.
         threads: threads for computing; None is one per core (native) or torch's own choice.
         block_size: tokens in a block of the paged store.
         kv_tokens: tokens the paged store holds; by default about 1 GiB of them.

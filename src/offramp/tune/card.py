@@ -24,12 +24,13 @@ def model_card(provenance: Provenance) -> str:
         f"# Exit pack for {model['name']}",
         f"Exits at layers {_listed(provenance['plan']['layers'])} of {model['layers']}. Heads score {words}.",
         f"Made by offramp {provenance['offramp']}:",
-        "\n".join(f"    {provenance[key]}" for key in ("command", "router_command") if key in provenance),
+        "\n".join(f"    {command}" for command in _commands(provenance)),
         "## Why these layers",
         provenance["plan"]["why"] + ".",
         _candidates(provenance["plan"]["candidates"]),
         "## How good the exits are",
-        f"On {data['held_out_tokens']:,} answer tokens that were held out. A choice agrees where it is the top's.",
+        f"On {data.get('judged_tokens', data['held_out_tokens']):,} answer tokens that were held out. A choice agrees "
+        "where it is the top's.",
         _curves(provenance["exits"]),
         "Leaving at a fixed threshold of `max_prob`: share of tokens that leave / share of those that agree.",
         _points(provenance["exits"]),
@@ -48,6 +49,12 @@ def model_card(provenance: Provenance) -> str:
         "```json\n" + json.dumps(provenance["settings"], indent=1) + "\n```",
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _commands(provenance: Provenance) -> list[str]:
+    """Those that made the pack, in their order."""
+    before = _commands(provenance["start"]) if "start" in provenance else []
+    return [*before, *(provenance[key] for key in ("command", "router_command") if key in provenance)]
 
 
 def _how(provenance: Provenance) -> str:

@@ -18,9 +18,9 @@ from offramp.tune.loop import Loop
 from offramp.tune.probe import PROBE_TOKENS, probe
 from offramp.tune.provenance import provenance
 from offramp.tune.request import TuneRequest
-from offramp.tune.samples import Sample, first_samples
+from offramp.tune.samples import Sample, first_samples, to_judge
 from offramp.tune.top import TopHead
-from offramp.tune.train import Trainer, curves_of, to_judge
+from offramp.tune.train import Trainer, curves_of
 from offramp.tune.vocabulary import coverage, words_of
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams

@@ -16,10 +16,10 @@ from offramp.tune.layerskip import TrunkTrainer
 from offramp.tune.provenance import provenance
 from offramp.tune.quality import compare
 from offramp.tune.request import TuneRequest
-from offramp.tune.samples import Sample
-from offramp.tune.start import start_of
+from offramp.tune.samples import Sample, to_judge
+from offramp.tune.start import said_of_start, start_of
 from offramp.tune.top import TopHead
-from offramp.tune.train import curves_of, to_judge
+from offramp.tune.train import curves_of
 from offramp.tune.vocabulary import coverage
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
@@ -68,6 +68,7 @@ def _judged(
     curves, choices = curves_of(heads, words, tuned), tuned.choice[tuned.rows(held_out=True)]
     said = {
         **provenance(request, shop, samples, Plan(tuple(layers), "They were given")),
+        **said_of_start(request),
         "vocabulary": {"words": len(words.ids), "coverage": coverage(choices, words.ids.tolist())},
         "exits": [curve.to_dict() for curve in curves],
         "full_depth": compare(original, tuned, shop.lm_head),

@@ -9,7 +9,7 @@ from typing import Any
 from offramp._version import __version__
 from offramp.tune.choose import Plan
 from offramp.tune.request import TuneRequest
-from offramp.tune.samples import Sample, count_scored, data_hash
+from offramp.tune.samples import JUDGED, Sample, count_scored, data_hash
 from offramp.tune.workshop import Workshop
 
 
@@ -32,6 +32,7 @@ def provenance(request: TuneRequest, shop: Workshop, samples: Sequence[Sample], 
             "samples": len(samples),
             "tokens": count_scored(samples),
             "held_out_tokens": count_scored(held_out),
+            "judged_tokens": min(JUDGED, count_scored(held_out)),
             "sha256": data_hash(samples),
         },
         "settings": request.settings(router=False),

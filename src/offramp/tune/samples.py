@@ -17,6 +17,9 @@ from offramp.exits.write import replace_file
 HELD_OUT = 20
 """One sample of this many is held out of training."""
 
+JUDGED = 32768
+"""Held-out answer tokens that exits are judged on in the end, at most."""
+
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -128,6 +131,11 @@ def first_samples(samples: Sequence[Sample], tokens: int) -> list[Sample]:
             return list(samples[:number])
         total += len(sample.scored)
     return list(samples)
+
+
+def to_judge(samples: Sequence[Sample]) -> list[Sample]:
+    """The samples that exits are judged on in the end."""
+    return first_samples([s for s in samples if s.held_out], JUDGED)
 
 
 def data_hash(samples: Sequence[Sample]) -> str:

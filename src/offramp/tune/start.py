@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -62,6 +62,14 @@ def start_of(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) ->
             tensor.requires_grad_()
     kept = {name: t.float().to(shop.device).requires_grad_() for name, t in there.items()}
     return Start(heads[0].words, heads, {name: kept[name] for name in factors})
+
+
+def said_of_start(request: TuneRequest) -> dict[str, Any]:
+    """How the pack that a run goes on from was made, for the pack that comes of it."""
+    if request.start is None:
+        return {}
+    before = read_pack(request.start).provenance
+    return {"start": {key: before[key] for key in ("command", "data", "settings", "history", "start") if key in before}}
 
 
 def read_head(pack: ExitPack, spec: ExitSpec, shop: Workshop, device: torch.device = CPU) -> Head:

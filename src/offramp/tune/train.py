@@ -19,7 +19,7 @@ from offramp.tune.features import Features, Half
 from offramp.tune.heads import Head, Inputs, Words
 from offramp.tune.loop import Loop
 from offramp.tune.loss import Target, kl_backward, target_of
-from offramp.tune.samples import Sample, first_samples
+from offramp.tune.samples import JUDGED
 from offramp.tune.settings import TrainSettings
 from offramp.tune.sizes import sizes
 
@@ -30,9 +30,6 @@ WINDOW = 32
 
 JUDGED_IN_TRAINING = 4096
 """Held-out tokens of an evaluation while training goes on."""
-
-JUDGED = 32768
-"""Held-out tokens that exits are judged on in the end."""
 
 
 class Lesson(NamedTuple):
@@ -121,11 +118,6 @@ def judge(heads: Sequence[Head], words: Words, lessons: Iterable[Lesson], step: 
         Judged(*(torch.cat(part).cpu().numpy() for part in pair)) for pair in zip(confidence, agrees, strict=True)
     ]
     return [(total / count, found) for total, found in zip(totals, judged, strict=True)]
-
-
-def to_judge(samples: Sequence[Sample]) -> list[Sample]:
-    """The samples that exits are judged on in the end."""
-    return first_samples([s for s in samples if s.held_out], JUDGED)
 
 
 def curves_of(heads: Sequence[Head], words: Words, features: Features, step: int = 1) -> list[Curve]:

@@ -29,7 +29,7 @@ DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch
 class TorchExecutor:
     """An `offramp.types.executor.Executor` on any torch device.
 
-    Tested on the CPU. Nothing is specific to a device, but `cuda` and `mps` have not been run.
+    Tested on the CPU and on CUDA. Nothing is specific to a device, but `mps` has not been run.
 
     A row that is not finite (NaN or infinity in its logits) fails alone: its `Scored.token` is None, at the top too,
     where the engine must fail the request. The same holds where bans leave no candidate.
