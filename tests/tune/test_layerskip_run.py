@@ -16,6 +16,7 @@ from offramp.errors import InvalidParameter
 from offramp.exits.pack import ExitSpec
 from offramp.exits.read import read_pack
 from offramp.models import load_model
+from offramp.tune.card import model_card
 from offramp.tune.request import TuneRequest
 from offramp.tune.run import tune
 from offramp.tune.settings import HeadSettings, RouterSettings, TrunkSettings
@@ -172,3 +173,40 @@ def test_settings_that_cannot_be(setting: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidParameter) as error:
         TrunkSettings(**setting)
     assert error.value.message == message
+
+
+def test_a_run_goes_on_from_another_pack(toy: tuple[Path, Any], tmp_path: Path, pack: Path) -> None:
+    asked = request(toy[0], tmp_path / "out", lr=1e-12)
+    tune(replace(asked, start=pack), quiet)
+    before, after = read_pack(pack), read_pack(tmp_path / "out")
+    assert before.trunk is not None and after.trunk is not None
+    for name, factor in before.trunk.tensors().items():
+        np.testing.assert_allclose(after.trunk.tensors()[name], factor, atol=1e-6)
+    for spec in after.exits:
+        for name in ("norm.weight", "other.weight"):
+            np.testing.assert_allclose(after.tensor(spec.layer, name), before.tensor(spec.layer, name), atol=1e-6)
+    assert after.vocabularies == before.vocabularies
+    assert after.provenance["full_depth"] == pytest.approx(before.provenance["full_depth"], abs=1e-3)
+    said = after.provenance["start"]
+    assert said == {key: before.provenance[key] for key in ("command", "data", "settings", "history")}
+    # The commands of toys are empty; what a card makes of two is seen on made-up ones.
+    card = model_card({**after.provenance, "command": "second", "start": {**said, "command": "first"}})
+    assert "    first\n    second\n" in card
+
+
+@pytest.mark.parametrize("changes", [{"exits": (2, 5)}, {"norm": "shared"}, {"past": "deep"}])
+def test_a_pack_with_other_exits_is_no_start(
+    toy: tuple[Path, Any], tmp_path: Path, pack: Path, changes: dict[str, Any]
+) -> None:
+    with pytest.raises(InvalidParameter) as error:
+        tune(replace(request(toy[0], tmp_path / "out", **changes), start=pack), quiet)
+    assert error.value.message == (
+        f"`{pack}` has other exits, or a trunk adapter of another rank, than this run asks for"
+    )
+    assert error.value.hint == "give the options of heads and trunk that it was made with"
+
+
+def test_only_a_trunk_that_is_tuned_goes_on_from_another(toy: tuple[Path, Any], tmp_path: Path, pack: Path) -> None:
+    with pytest.raises(InvalidParameter) as error:
+        replace(request(toy[0], tmp_path / "out"), recipes=("heads",), start=pack)
+    assert error.value.message == "only the recipe `layerskip` goes on from another pack"
