@@ -138,9 +138,8 @@ def test_whatever_is_chosen_from_are_the_logits_of_the_conversation_alone(talker
         begun += len(conversations(line))
         for talk in conversations(line):
             assert all(b.ids[:-1] == a.ids for a, b in pairwise(talk))
-            torch.testing.assert_close(
-                torch.stack([m.logits for m in talk]), talker.logits(talk[-1].ids), rtol=0, atol=NEAR
-            )
+            ours = torch.stack([m.logits for m in talk])
+            torch.testing.assert_close(ours, talker.logits(talk[-1].ids), rtol=0, atol=NEAR)
     assert begun > 3 * len(lines)
 
 
@@ -247,10 +246,6 @@ def test_the_same_seed_gives_the_same_and_others_give_others(talker: Toy) -> Non
     assert run([0, 0]) == once and next_batch != once != other != next_batch
 
 
-def numbers(corpus: Corpus) -> list[int]:
-    return [json.loads(line)["number"] for line in corpus.path.read_text().splitlines()]
-
-
 def test_an_interrupted_corpus_goes_on_with_the_next_batch_and_repeats_no_turn(talker: Toy, tmp_path: Path) -> None:
     def interrupt(done: int, total: int, text: str) -> None:
         if done > 100:
@@ -265,7 +260,7 @@ def test_an_interrupted_corpus_goes_on_with_the_next_batch_and_repeats_no_turn(t
     talker.grow(before, **changes)
     after = Corpus(tmp_path, {})
     assert after.samples[: len(there)] == there and after.tokens >= SETTINGS.tokens
-    made = numbers(after)
+    made = [json.loads(line)["number"] for line in after.path.read_text().splitlines()]
     assert made == sorted(made) and {*made[: len(there)]} == {*range(number)} and made[len(there)] == number
     keys = [turn_key(talker.tokenizer, s.token_ids[: s.prompt_tokens]) for s in after.samples]
     assert len(keys) == len(set(keys))
@@ -294,8 +289,7 @@ def test_a_line_has_room_for_the_longest_answer_if_the_model_has(
             seeds.append(list(seed))
             yield from super().run(seed)
 
-    lengths: list[int] = []
-    seeds: list[list[int]] = []
+    lengths, seeds = list[int](), list[list[int]]()
     monkeypatch.setattr("offramp.tune.converse.Lines", Short)
     rules = talker.rules(max_answer_tokens=answer, seed=7, tokens=60, batch=8)
     trunk = talker.trunk.original()

@@ -26,7 +26,7 @@ from offramp.types.checks import check_integer
 from offramp.types.exits import MAX_DRAFT, ExitParams
 from offramp.types.sampling import SamplingParams
 
-LOSSES = tuple(float(loss) for loss in np.geomspace(0.002, 0.2, 6))
+LOSSES = tuple(float(loss) for loss in np.geomspace(0.01, 0.5, 6))
 """Expected shares of rejected drafts that the candidates' thresholds aim at."""
 
 LENGTHS = (2, 4, 8)
