@@ -21,7 +21,7 @@ from offramp.tune.request import TuneRequest
 from offramp.tune.run import tune
 from offramp.tune.samples import Sample, first_samples, read_sample
 from offramp.tune.settings import TrunkSettings
-from offramp.tune.start import read_head
+from offramp.tune.start import read_head, read_words
 from offramp.tune.train import judge, lessons_of
 from offramp.tune.workshop import Workshop
 from tests.tune.toys import quiet, toy_request
@@ -72,7 +72,7 @@ def samples_of(work: Path) -> list[Sample]:
 def judged_by_itself(toy: Path, pack: Path, work: Path) -> list[dict[str, Any]]:
     """What a pack is to say of its exits: of features of the held-out samples, made anew."""
     shop, read = Workshop(load_model(str(toy)), request(toy, pack, work=work), quiet), read_pack(pack)
-    heads = [read_head(read, spec, shop) for spec in read.exits]
+    heads = [read_head(read, spec, read_words(read, spec, shop)) for spec in read.exits]
     held_out = [s for s in shop.samples() if s.held_out]
     features = shop.features(held_out, read.layers, folder=pack / "judged")
     found = judge(heads, heads[0].words, lessons_of(heads, heads[0].words, features, features.rows(held_out=True)))

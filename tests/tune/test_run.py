@@ -21,7 +21,7 @@ from offramp.tune.curves import THRESHOLDS
 from offramp.tune.heads import Head, Inputs
 from offramp.tune.request import TuneRequest
 from offramp.tune.run import tune
-from offramp.tune.start import read_head
+from offramp.tune.start import read_head, read_words
 from offramp.tune.workshop import Workshop
 from tests.executors.kinds import make_executor
 from tests.executors.toys import score_hidden
@@ -52,7 +52,7 @@ def pack(toy: tuple[Path, Any], plain: Path) -> Path:
 def read_heads(toy: Path, folder: Path) -> tuple[ExitPack, list[Head]]:
     shop = Workshop(load_model(str(toy)), toy_request(toy, folder), quiet)
     read = read_pack(folder)
-    return read, [read_head(read, spec, shop) for spec in read.exits]
+    return read, [read_head(read, spec, read_words(read, spec, shop)) for spec in read.exits]
 
 
 @pytest.mark.parametrize("kind", ["torch", "native", "native-int8"])

@@ -31,6 +31,7 @@ OF_INVENTION = ("temperature", "top_p", "max_user_tokens")
 """Settings of data that only user turns of the model's own read."""
 
 OF_RUN = ("recipes", "exits", "max_exits", "start", "work", "threads")
+"""Options of the run itself."""
 
 EXECUTOR_FLAGS = ("executor", "dtype", "kv_dtype", "device")
 
@@ -150,11 +151,7 @@ def _request(args: argparse.Namespace) -> TuneRequest:
     _refuse_unread(args)
     executor = [getattr(args, name, "cpu" if name == "device" else "auto") for name in EXECUTOR_FLAGS]
     backend = choose_backend(executor[0], executor[3], executor[1], executor[2])
-    own = {
-        name: getattr(args, name)
-        for name in ("recipes", "exits", "max_exits", "start", "work", "threads")
-        if name in args
-    }
+    own = {name: getattr(args, name) for name in OF_RUN if name in args}
     adapter = {"adapter": ADAPTER_OF_TRUNK} if "layerskip" in own.get("recipes", ()) else {}
     return TuneRequest(
         model=args.model,

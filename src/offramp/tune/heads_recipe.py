@@ -11,7 +11,6 @@ from offramp.exits.write import replace_file, write_pack
 from offramp.tune.card import model_card
 from offramp.tune.choose import Plan, candidate_layers
 from offramp.tune.curves import PRECISIONS
-from offramp.tune.dense import DenseTrunk
 from offramp.tune.heads import VOCABULARY, Head, Words, new_head
 from offramp.tune.live import LiveHeadTrainer
 from offramp.tune.loop import Loop
@@ -19,7 +18,6 @@ from offramp.tune.probe import PROBE_TOKENS, probe
 from offramp.tune.provenance import provenance
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample, first_samples, to_judge
-from offramp.tune.top import TopHead
 from offramp.tune.train import Trainer, curves_of
 from offramp.tune.vocabulary import coverage, words_of
 from offramp.tune.workshop import Workshop
@@ -41,9 +39,7 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     if shop.live:
         # Apart: the work folder's features are of all samples.
         features = shop.features(to_judge(samples), plan.layers, folder=shop.state / "held-out")
-        spec, weights = shop.model.spec, shop.model.weights
-        trunk, top = DenseTrunk(spec, weights, {}, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
-        trainer: Loop = LiveHeadTrainer(trunk, top, heads, samples, request.train)
+        trainer: Loop = LiveHeadTrainer(*shop.dense(), heads, samples, request.train)
     else:
         features = shop.features(samples, plan.layers)
         trainer = Trainer(heads, words, features, request.train)

@@ -52,7 +52,7 @@ class TrunkTrainer(LiveTrainer):
         distil: float,
     ) -> None:
         named = {f"exits.{head.spec.layer}.{name}": t for head in heads for name, t in head.tensors.items()}
-        super().__init__([{**trunk.factors, **named}], trunk, top, heads, samples, train)
+        super().__init__(trunk, top, heads, samples, train, [{**trunk.factors, **named}])
         self._original, self._trunk_settings, self._distil = trunk.original(), settings, distil
 
     def _learn(self, step: int, batch: Batch, scale: float) -> float:

@@ -10,7 +10,6 @@ from offramp.exits.write import replace_file, write_pack
 from offramp.tune.card import model_card
 from offramp.tune.choose import Plan
 from offramp.tune.curves import PRECISIONS
-from offramp.tune.dense import DenseTrunk
 from offramp.tune.heads import VOCABULARY, Head, Words
 from offramp.tune.layerskip import TrunkTrainer
 from offramp.tune.provenance import provenance
@@ -18,7 +17,6 @@ from offramp.tune.quality import compare
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample, to_judge
 from offramp.tune.start import said_of_start, start_of
-from offramp.tune.top import TopHead
 from offramp.tune.train import curves_of
 from offramp.tune.vocabulary import coverage
 from offramp.tune.workshop import Workshop
@@ -31,14 +29,12 @@ def tune_trunk(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     done, checkpoint = shop.state / "layerskip.done", shop.state / "checkpoint.pt"
     if done.is_file():
         return
-    spec, weights = shop.model.spec, shop.model.weights
     words, heads, factors = start_of(request, shop, samples)
-    trunk, top = DenseTrunk(spec, weights, factors, device=shop.device), TopHead(shop.lm_head, spec, shop.device)
-    trainer = TrunkTrainer(trunk, top, heads, samples, request.train, request.trunk, _distil(request))
+    trainer = TrunkTrainer(*shop.dense(factors), heads, samples, request.train, request.trunk, _distil(request))
     trainer.run(checkpoint, shop.meter("layerskip", trainer.tokens(trainer.steps)))
     exits, vocabularies = [head.spec for head in heads], {VOCABULARY: words.ids.tolist()} if words.outside else {}
     tensors = {name: array for head in heads for name, array in head.arrays().items()}
-    change = {name: factor.detach().cpu().numpy() for name, factor in trunk.factors.items()}
+    change = {name: factor.detach().cpu().numpy() for name, factor in factors.items()}
     # The change has to be on disk for the executor to run it; how good that is says the second writing.
     write_pack(request.out, shop.base, exits, tensors, trunk=change, vocabularies=vocabularies)
     said, defaults = _judged(request, shop, samples, heads, words)

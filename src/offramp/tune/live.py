@@ -63,23 +63,23 @@ class LiveTrainer(Loop):
     """Trains tensors of which exit heads are some.
 
     Args:
-        parts: what is trained, as `Loop` has it.
         trunk, top: the model, and its own head.
         heads: one for each exit, all over the same words.
         samples: what they learn from, and are judged on.
         train: how.
+        parts: what is trained, as `Loop` has it; None is each head by itself.
     """
 
     def __init__(
         self,
-        parts: Sequence[Mapping[str, Tensor]],
         trunk: DenseTrunk,
         top: TopHead,
         heads: Sequence[Head],
         samples: Sequence[Sample],
         train: TrainSettings,
+        parts: Sequence[Mapping[str, Tensor]] | None = None,
     ) -> None:
-        super().__init__(parts, train)
+        super().__init__([head.tensors for head in heads] if parts is None else parts, train)
         self._trunk, self._top, self._heads, self._words = trunk, top, heads, heads[0].words
         self._samples = samples
         self._taps = [*(head.spec.layer for head in heads), trunk.depth]
@@ -134,16 +134,6 @@ class LiveTrainer(Loop):
 
 class LiveHeadTrainer(LiveTrainer):
     """Trains exit heads on a trunk that stays as it is; each keeps what was best for it."""
-
-    def __init__(
-        self,
-        trunk: DenseTrunk,
-        top: TopHead,
-        heads: Sequence[Head],
-        samples: Sequence[Sample],
-        train: TrainSettings,
-    ) -> None:
-        super().__init__([head.tensors for head in heads], trunk, top, heads, samples, train)
 
     def _learn(self, step: int, batch: Batch, scale: float) -> float:
         found, reading = self._run(batch)

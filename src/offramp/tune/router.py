@@ -42,13 +42,15 @@ def train_router(
 ) -> Router:
     """Train the router of one exit; the best epoch on held-out data is kept. `held_out`: tokens judged at most."""
     train, held = features.rows(held_out=False), features.rows(held_out=True)[:held_out]
-    labels, judged = (judge([head], words, lessons_of([head], words, features, rows))[0][1] for rows in (train, held))
+    ((_, taught),) = judge([head], words, lessons_of([head], words, features, train))
+    ((_, judged),) = judge([head], words, lessons_of([head], words, features, held))
+    labels = taught.agrees
     classify = _new(settings, words.rows.shape[1], head.spec.layer)
     best, kept = float("inf"), classify
     steps_per_epoch = -(-len(train) // BATCH)
     steps = settings.router_epochs * steps_per_epoch
     optimizer = torch.optim.AdamW(classify.values(), lr=settings.router_lr, weight_decay=0.01)
-    weights = _balance(labels.agrees)
+    weights = _balance(labels)
     for epoch in range(settings.router_epochs):
         order = np.random.default_rng(epoch).permutation(len(train))
         for number in range(steps_per_epoch):
@@ -56,7 +58,7 @@ def train_router(
             for group in optimizer.param_groups:
                 group["lr"] = settings.router_lr * schedule(epoch * steps_per_epoch + number, steps)
             logits = _logits(head, classify, settings.router, features, train[part])
-            loss = _loss(logits, labels.agrees[part], weights)
+            loss = _loss(logits, labels[part], weights)
             optimizer.zero_grad()
             loss.backward()  # type: ignore[no-untyped-call]
             optimizer.step()

@@ -13,12 +13,9 @@ from offramp.tune.curves import curve_of
 from offramp.tune.heads import Head
 from offramp.tune.request import TuneRequest
 from offramp.tune.router import train_router
-from offramp.tune.samples import Sample
-from offramp.tune.start import read_head
+from offramp.tune.samples import JUDGED, Sample
+from offramp.tune.start import read_head, read_words
 from offramp.tune.workshop import Workshop
-
-JUDGED = 32768
-"""Held-out tokens that routers are judged on."""
 
 
 def tune_routers(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> None:
@@ -40,7 +37,7 @@ def tune_routers(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]
     meter = shop.meter("router", request.router.router_epochs * len(features.rows(held_out=False)) * len(pack.exits))
     specs, tensors, entries = [], {}, []
     for spec in pack.exits:
-        head = read_head(pack, spec, shop)
+        head = read_head(pack, spec, read_words(pack, spec, shop))
         router = train_router(head, head.words, features, request.router, JUDGED, meter)
         trained = Head(replace(spec, classifier=request.router.router), {**head.tensors, **router.tensors}, head.words)
         specs.append(trained.spec)

@@ -56,12 +56,13 @@ def start_of(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) ->
             param="start",
             hint="give the options of heads and trunk that it was made with",
         )
-    heads = [read_head(pack, e, shop, shop.device) for e in pack.exits]
+    words = read_words(pack, pack.exits[0], shop, shop.device)
+    heads = [read_head(pack, e, words) for e in pack.exits]
     for head in heads:
         for tensor in head.tensors.values():
             tensor.requires_grad_()
     kept = {name: t.float().to(shop.device).requires_grad_() for name, t in there.items()}
-    return Start(heads[0].words, heads, {name: kept[name] for name in factors})
+    return Start(words, heads, {name: kept[name] for name in factors})
 
 
 def said_of_start(request: TuneRequest) -> dict[str, Any]:
@@ -72,11 +73,15 @@ def said_of_start(request: TuneRequest) -> dict[str, Any]:
     return {"start": {key: before[key] for key in ("command", "data", "settings", "history", "start") if key in before}}
 
 
-def read_head(pack: ExitPack, spec: ExitSpec, shop: Workshop, device: torch.device = CPU) -> Head:
+def read_words(pack: ExitPack, spec: ExitSpec, shop: Workshop, device: torch.device = CPU) -> Words:
+    """The words that a finished head scores."""
+    ids = range(shop.model.spec.vocab_size) if spec.vocabulary is None else pack.vocabularies[spec.vocabulary]
+    return Words.of(ids, shop.lm_head, shop.model.spec, device)
+
+
+def read_head(pack: ExitPack, spec: ExitSpec, words: Words) -> Head:
     """A finished head, as it is served; a router that it has is left out."""
     plain = replace(spec, classifier="none")
-    ids = range(shop.model.spec.vocab_size) if spec.vocabulary is None else pack.vocabularies[spec.vocabulary]
-    words = Words.of(ids, shop.lm_head, shop.model.spec, device)
     names = expected_tensors(plain, 0, 0)
-    tensors = {name: torch.tensor(pack.tensor(spec.layer, name)).float().to(device) for name in names}
+    tensors = {name: torch.tensor(pack.tensor(spec.layer, name)).float().to(words.device) for name in names}
     return Head(plain, tensors, words)

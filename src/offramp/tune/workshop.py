@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,6 +24,10 @@ from offramp.types.executor import Executor
 
 if TYPE_CHECKING:
     import torch
+    from torch import Tensor
+
+    from offramp.tune.dense import DenseTrunk
+    from offramp.tune.top import TopHead
 
 MEASURED_BLOCKS = 8
 """Blocks of a store in which prices are measured."""
@@ -93,14 +97,11 @@ class Workshop:
 
     def _converse(self, corpus: Corpus, meter: Meter) -> None:
         from offramp.tune.converse import converse
-        from offramp.tune.dense import DenseTrunk
         from offramp.tune.talk import Rules
-        from offramp.tune.top import TopHead
 
-        spec, device = self.model.spec, self.device
-        rules = Rules.of(self.model.tokenizer, spec.eos_token_ids, self._request.data, corpus.samples)
-        trunk = DenseTrunk(spec, self.model.weights, {}, device=device)
-        converse(corpus, trunk, TopHead(self.lm_head, spec, device), rules, meter)
+        ends = self.model.spec.eos_token_ids
+        rules = Rules.of(self.model.tokenizer, ends, self._request.data, corpus.samples)
+        converse(corpus, *self.dense(), rules, meter)
 
     def _ask(self, corpus: Corpus, meter: Meter) -> None:
         settings, backend = self._request.data, self._request.backend
@@ -137,6 +138,16 @@ class Workshop:
 
         store.compute(samples, layers, make, self.lm_head, meter)
         return store.read(samples, layers)
+
+    def dense(self, factors: Mapping[str, Tensor] | None = None) -> tuple[DenseTrunk, TopHead]:
+        """The model, with the `factors` of a trunk adapter if there are any, and its own head, where training
+        computes."""
+        from offramp.tune.dense import DenseTrunk
+        from offramp.tune.top import TopHead
+
+        spec, device = self.model.spec, self.device
+        trunk = DenseTrunk(spec, self.model.weights, factors or {}, device=device)
+        return trunk, TopHead(self.lm_head, spec, device)
 
     def executor(self, exits: ExitPack, num_blocks: int = MEASURED_BLOCKS) -> Executor:
         """The executor that will serve, with these exits."""
