@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from offramp.tune.batches import batches
 from offramp.tune.dense import DenseTrunk, skip_none
 from offramp.tune.heads import Inputs, Words, new_head
 from offramp.tune.layerskip import TrunkTrainer, active_exits, drop_layers
+from offramp.tune.loop import Loop
 from offramp.tune.lora import new_factors
 from offramp.tune.report import Meter
 from offramp.tune.samples import Sample
@@ -143,9 +144,13 @@ def plain_loss(trainer: TrunkTrainer, samples: Sequence[Sample], share: float) -
 @pytest.mark.parametrize("trunk", [TRUNK, TrunkSettings(lora_rank=4, layer_dropout=0.5, curriculum="rotational")])
 @pytest.mark.parametrize("stop_at", [1, 9])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, trunk: TrunkSettings, stop_at: int) -> None:
-    samples = task()
-    whole = make(samples, 0.5, trunk=trunk)
-    whole.run(tmp_path / "whole.pt", meter())
+    check_resumes(lambda: make(task(), 0.5, trunk=trunk), tmp_path, stop_at)
+
+
+def check_resumes(new: Callable[[], Loop], folder: Path, stop_at: int) -> None:
+    """A trainer that is interrupted after so many reports and goes on ends as one that is left alone."""
+    whole = new()
+    whole.run(folder / "whole.pt", meter())
     told = 0
 
     def interrupt(done: int, total: int, text: str) -> None:
@@ -155,11 +160,12 @@ def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, trunk: Tru
             raise Interrupted
 
     with pytest.raises(Interrupted):
-        make(samples, 0.5, trunk=trunk).run(tmp_path / "cut.pt", meter(interrupt))
-    again = make(samples, 0.5, trunk=trunk)
-    again.run(tmp_path / "cut.pt", meter())
+        new().run(folder / "cut.pt", meter(interrupt))
+    again = new()
+    again.run(folder / "cut.pt", meter())
     assert again.progress.history == whole.progress.history
-    assert all(torch.equal(t, again._parts[0][name]) for name, t in whole._parts[0].items())
+    for ours, theirs in zip(again._parts, whole._parts, strict=True):
+        assert all(torch.equal(t, theirs[name]) for name, t in ours.items())
 
 
 @pytest.mark.parametrize(

@@ -24,7 +24,7 @@ from offramp.tune.sizes import ON_CPU
 from offramp.tune.top import TopHead
 from offramp.tune.train import Trainer, judge, lessons_of
 from tests.toy import DictSource
-from tests.tune.test_layerskip import Interrupted, meter, task
+from tests.tune.test_layerskip import check_resumes, meter, task
 from tests.tune.test_loss import SPEC, WEIGHTS, lm_head, top_probs
 
 LAYERS = {"none": (2, 4), "deep": (0, 2)}
@@ -212,23 +212,7 @@ def test_training_brings_exits_close_to_the_top(tmp_path: Path, past: str) -> No
 @pytest.mark.parametrize("past", LAYERS)
 @pytest.mark.parametrize("stop_at", [1, 9])
 def test_interrupted_and_resumed_equals_uninterrupted(tmp_path: Path, past: str, stop_at: int) -> None:
-    whole = make(task(), past)
-    whole.run(tmp_path / "whole.pt", meter())
-    told = 0
-
-    def interrupt(done: int, total: int, text: str) -> None:
-        nonlocal told
-        told += 1
-        if told > stop_at:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        make(task(), past).run(tmp_path / "cut.pt", meter(interrupt))
-    again = make(task(), past)
-    again.run(tmp_path / "cut.pt", meter())
-    assert again.progress.history == whole.progress.history
-    for ours, theirs in zip(again._parts, whole._parts, strict=True):
-        assert all(torch.equal(t, theirs[name]) for name, t in ours.items())
+    check_resumes(lambda: make(task(), past), tmp_path, stop_at)
 
 
 @pytest.mark.parametrize(("past", "logits"), [("none", 2**21), ("none", 31 * 7), ("deep", 2**21)])

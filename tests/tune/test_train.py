@@ -19,16 +19,13 @@ from offramp.tune.samples import Sample
 from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings
 from offramp.tune.train import Trainer, curves_of, judge, lessons_of, shuffled
 from offramp.tune.vocabulary import frequent_tokens
+from tests.tune.test_layerskip import check_resumes
 from tests.tune.test_loss import SPEC, lm_head, states, top_probs
 from tests.tune.toys import quiet
 
 LAYERS = (2, 4)
 SETTINGS = TrainSettings(epochs=3, lr=3e-3, batch_tokens=64, evaluations=6, patience=100)
 LONGER = replace(SETTINGS, epochs=8, lr=1e-2)
-
-
-class Interrupted(Exception):
-    """Somebody pressed Ctrl-C."""
 
 
 @pytest.fixture(scope="module")
@@ -94,23 +91,7 @@ def test_training_brings_exits_close_to_the_top(features: Features, tmp_path: Pa
 
 @pytest.mark.parametrize("stop_at", [1, 7, 40])
 def test_interrupted_and_resumed_equals_uninterrupted(features: Features, tmp_path: Path, stop_at: int) -> None:
-    heads, trainer = make(features)
-    trainer.run(tmp_path / "whole.pt", meter())
-    steps = 0
-
-    def interrupt(done: int, total: int, text: str) -> None:
-        nonlocal steps
-        steps += 1
-        if steps > stop_at:
-            raise Interrupted
-
-    with pytest.raises(Interrupted):
-        make(features)[1].run(tmp_path / "cut.pt", meter(interrupt))
-    resumed, again = make(features)
-    again.run(tmp_path / "cut.pt", meter())
-    assert again.progress.history == trainer.progress.history
-    for a, b in zip(heads, resumed, strict=True):
-        assert all(torch.equal(a.tensors[name], b.tensors[name]) for name in a.tensors)
+    check_resumes(lambda: make(features)[1], tmp_path, stop_at)
 
 
 def test_training_stops_when_nothing_improves_and_keeps_the_best(features: Features, tmp_path: Path) -> None:
