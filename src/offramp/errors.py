@@ -11,6 +11,7 @@
     ├── TraceError         an exit trace that cannot be read or does not fit the request
     ├── CacheTooSmall      a KV cache that cannot hold a single request
     ├── QueueFull          more waiting requests than the engine was told to hold
+    ├── EngineDown         an engine's process that is not there, or ended before a request did
     └── MissingDependency  an optional package that is not installed
 
 Every message says what was wrong and what is allowed; `hint` says what to do.
@@ -79,6 +80,10 @@ class CacheTooSmall(OfframpError):
 
 class QueueFull(OfframpError):
     """The waiting queue is at its limit; try again later."""
+
+
+class EngineDown(OfframpError):
+    """The engine's process is not there, or has ended before a request did; try again later."""
 
 
 class MissingDependency(OfframpError):

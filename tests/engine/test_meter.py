@@ -22,23 +22,45 @@ def test_too_few_tokens_decide_nothing() -> None:
     assert not account.pays
 
 
-def test_after_going_off_the_sixteenth_request_begins_a_trial_for_everybody() -> None:
+def test_a_trial_begins_for_everybody_when_what_was_lost_is_one_percent_of_the_time_since() -> None:
     account = Account(spent=1.0, tokens=1000)
-    assert [account.admit() for _ in range(18)] == [False] * 15 + [True] * 3
+    assert [account.admit(now) for now in (5.0, 50.0, 104.9, 105.0, 105.0)] == [False] * 3 + [True] * 2
     for _ in range(Account.TRIAL):
         account.token()
-    account.spent = 1.0
-    assert not account.admit()
+    account.spent = 2.0
+    assert [account.admit(now) for now in (200.0, 399.9, 400.0)] == [False, False, True]
+
+
+def test_a_trial_that_pays_leaves_exits_on() -> None:
+    account = Account(spent=1.0, tokens=1000)
+    assert not account.admit(0.0) and account.admit(100.0)
+    for _ in range(Account.TRIAL):
+        account.token()
+    account.saved, account.spent = 2.0, 1.0
+    assert account.admit(100.0)
 
 
 @on_each_executor
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 def test_a_trial_lets_exits_work_again(kv: KVPolicy) -> None:
     engine = make_engine(profitability=True, max_num_seqs=1)
-    engine.meter.accounts[kv] = Account(spent=1e6, tokens=1000)
-    Run(engine, [request((3, i), ExitParams(threshold=0.0, kv=kv)) for i in range(1, 18)])
-    left = [min(report(engine.sequences[n]).exit_histogram) for n in range(17)]
-    assert left == [8] * 15 + [2, 2]
+    engine.meter.accounts[kv, 1] = Account(spent=1e6, tokens=1000, retry_at=0.0)
+    Run(engine, [request((3, i), ExitParams(threshold=0.0, kv=kv)) for i in range(1, 3)])
+    assert [min(report(engine.sequences[n]).exit_histogram) for n in range(2)] == [2, 2]
+
+
+@on_each_executor
+def test_what_does_not_pay_with_eight_may_pay_with_one() -> None:
+    engine = make_engine(profitability=True, max_num_seqs=8)
+    for size in (2, 3, 4):
+        engine.meter.accounts["fill", size] = Account(spent=1e6, tokens=1000)
+    exit = ExitParams(threshold=0.0)
+    Run(engine, [request((3, i), exit) for i in range(1, 9)])
+    (alone,) = engine.submit(request((3, 9), exit))
+    while engine.has_work:
+        engine.step()
+    assert [report(engine.sequences[n]).switched_off for n in range(8)] == [True] * 8
+    assert not report(engine.sequences[alone]).switched_off
 
 
 def test_the_recent_past_counts_more() -> None:
@@ -53,7 +75,7 @@ def test_the_recent_past_counts_more() -> None:
 @pytest.mark.parametrize("kv", ["fill", "recompute"])
 def test_fill_and_recompute_switch_at_admission_and_say_so(kv: KVPolicy) -> None:
     engine = make_engine(profitability=True)
-    engine.meter.accounts[kv] = Account(spent=1e6, tokens=1000)
+    engine.meter.accounts[kv, 2] = Account(spent=1e6, tokens=1000)
     run = Run(engine, [request(exit=ExitParams(threshold=0.0, kv=kv)), request()])
     assert not run.plans[0].admit[0].exits_on
     assert run.tokens(0) == run.tokens(1) and set(run.exit_layers(0)) == {8}
@@ -69,7 +91,7 @@ def test_verify_stops_drafting_in_the_middle_and_keeps_its_promise() -> None:
         if not engine.has_work:
             break
         if step == 12:
-            engine.meter.accounts["verify"] = Account(spent=1e6, tokens=1000)
+            engine.meter.accounts["verify", 1] = Account(spent=1e6, tokens=1000)
         result = engine.step()
         plans.append(result.plan)
         tokens += [e.token for e in result.events]

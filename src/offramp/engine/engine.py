@@ -121,6 +121,7 @@ class Engine:
 
     def step(self) -> StepResult:
         """Plan the next step and carry it out. There must be work."""
+        self.meter.live = self.scheduler.load
         admit = self.scheduler.admissions(self.meter.exits_pay)
         self._admit(admit)
         segment, moves, preempted = self.scheduler.select()

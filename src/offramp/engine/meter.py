@@ -17,21 +17,23 @@ T = TypeVar("T")
 
 @dataclass
 class Account:
-    """What exits under one KV policy have saved and cost, in seconds, the recent past counting more.
+    """What exits under one KV policy have saved and cost at loads of one size, in seconds, the recent past counting
+    more.
 
-    Nothing is decided before `decide_at` tokens. While the balance is negative exits are off; every `RETRY_EVERY`th
-    request begins a trial: a new balance, and exits on for everybody until it can be judged.
+    Nothing is decided before `decide_at` tokens. While the balance is negative exits are off. After so much time that
+    what was lost is `SHARE` of it, the next request begins a trial: a new balance, and exits on for everybody until it
+    can be judged.
     """
 
     saved: float = 0.0
     spent: float = 0.0
     tokens: int = 0
     decide_at: int = 64
-    refused: int = 0
+    retry_at: float | None = None
 
     TRIAL: ClassVar[int] = 64
     FADE: ClassVar[float] = 0.998
-    RETRY_EVERY: ClassVar[int] = 16
+    SHARE: ClassVar[float] = 0.01
 
     def token(self) -> None:
         """One more token was chosen under this policy."""
@@ -44,15 +46,16 @@ class Account:
         """Whether the balance is positive, or too little is known."""
         return self.tokens < self.decide_at or self.saved >= self.spent
 
-    def admit(self) -> bool:
-        """Whether the next request gets its exits. Counts the refusals, and begins a trial when it is time."""
+    def admit(self, now: float) -> bool:
+        """Whether the next request gets its exits; `now` is the time spent so far. Begins a trial when it is due."""
         if self.pays:
             return True
-        self.refused += 1
-        if self.refused % self.RETRY_EVERY:
+        if self.retry_at is None:
+            self.retry_at = now + (self.spent - self.saved) / self.SHARE
+        if now < self.retry_at:
             return False
         self.saved = self.spent = 0.0
-        self.decide_at = self.tokens + self.TRIAL
+        self.decide_at, self.retry_at = self.tokens + self.TRIAL, None
         return True
 
 
@@ -65,28 +68,39 @@ class TimeSplit:
     fill: float = 0.0
     top: float = 0.0
 
+    @property
+    def total(self) -> float:
+        """All of it."""
+        return self.layers + self.checks + self.fill + self.top
+
 
 @dataclass
 class Meter:
-    """Times every executor call. With `switching` false nothing is learned: prices stay, exits stay on."""
+    """Times every executor call. With `switching` false nothing is learned: prices stay, exits stay on.
+
+    `live` is how many sequences there are to run. What pays with one need not pay with eight, so each KV policy has an
+    account for one, for two and three, for four to seven, and so on.
+    """
 
     executor: Executor
     costs: CostModel
     switching: bool = True
     time: TimeSplit = field(default_factory=TimeSplit)
-    accounts: dict[KVPolicy, Account] = field(
-        default_factory=lambda: {"fill": Account(), "recompute": Account(), "verify": Account()}
-    )
+    accounts: dict[tuple[KVPolicy, int], Account] = field(default_factory=dict)
     live: int = 1
+
+    def account(self, kv: KVPolicy) -> Account:
+        """That of a policy at the present load."""
+        return self.accounts.setdefault((kv, self.live.bit_length()), Account())
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows], rows: int, verifying: int, recomputed: int) -> None:
         """Run `rows` rows; `verifying` and `recomputed` of them are owed to exits under those policies."""
         seconds = self._timed(lambda: self.executor.run_segment(segment, batch))[1]
         self.time.layers += seconds
         if verifying:
-            self.accounts["verify"].spent += seconds * verifying / rows
+            self.account("verify").spent += seconds * verifying / rows
         if recomputed:
-            self.accounts["recompute"].spent += self.costs.segments[segment].b * recomputed
+            self.account("recompute").spent += self.costs.segments[segment].b * recomputed
         if self.switching:
             self.costs.segments[segment].observe(rows, seconds)
 
@@ -95,7 +109,7 @@ class Meter:
         rows = sum(len(r.positions) for r in batch)
         seconds = self._timed(lambda: self.executor.pass_tokens(boundary, segments, batch))[1]
         self.time.fill += seconds
-        self.accounts["fill"].spent += seconds
+        self.account("fill").spent += seconds
         if self.switching and segments.stop == len(self.costs.segments):
             self.costs.passes[boundary - 1].observe(rows, seconds)
 
@@ -105,7 +119,7 @@ class Meter:
         self.time.checks += seconds
         for sequence in sequences:
             assert sequence.exit is not None
-            self.accounts[sequence.exit.kv].spent += seconds / len(sequences)
+            self.account(sequence.exit.kv).spent += seconds / len(sequences)
         if self.switching:
             self.costs.checks[boundary - 1].observe(len(sequences), seconds)
         return result
@@ -114,7 +128,7 @@ class Meter:
         """Choose at the top; `verifying` of the rows check drafts."""
         result, seconds = self._timed(call)
         self.time.top += seconds
-        self.accounts["verify"].spent += seconds * verifying / rows
+        self.account("verify").spent += seconds * verifying / rows
         if self.switching:
             self.costs.checks[-1].observe(rows, seconds)
         return result
@@ -128,13 +142,13 @@ class Meter:
         """A sequence left at an exit: what lies above it is saved. Drafts save nothing until they are accepted."""
         assert sequence.exit is not None
         if not sequence.verifies:
-            self.accounts[sequence.exit.kv].saved += worth
+            self.account(sequence.exit.kv).saved += worth
 
     def accepted(self, sequence: TokenSequence, count: int) -> None:
         """Tokens became output. Under `verify` each is worth what it would have cost at full depth."""
         if sequence.exit is None or not sequence.exits_on:
             return
-        account = self.accounts[sequence.exit.kv]
+        account = self.account(sequence.exit.kv)
         for _ in range(count):
             account.token()
         if sequence.verifies:
@@ -144,11 +158,11 @@ class Meter:
         """Whether a request about to be admitted should use its exits."""
         if not self.switching or sequence.exit is None:
             return sequence.exit is not None
-        return self.accounts[sequence.exit.kv].admit()
+        return self.account(sequence.exit.kv).admit(self.time.total)
 
     def verify_pays(self) -> bool:
         """Whether running `verify` sequences should go on drafting."""
-        return not self.switching or self.accounts["verify"].pays
+        return not self.switching or self.account("verify").pays
 
     def _timed(self, call: Callable[[], T]) -> tuple[T, float]:
         start = perf_counter()

@@ -22,6 +22,11 @@ class Scheduler:
         self.waiting: deque[Sequence] = deque()
         self.running: list[Sequence] = []
 
+    @property
+    def load(self) -> int:
+        """How many sequences run, once those are admitted for which there is a place."""
+        return min(self.config.max_num_seqs, len(self.running) + len(self.waiting))
+
     def admissions(self, exits_pay: Callable[[Sequence], bool]) -> tuple[Admission, ...]:
         """Waiting sequences that fit now, first come first served.
 

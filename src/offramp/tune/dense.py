@@ -1,7 +1,7 @@
 """A model with its trunk adapter, run over whole sequences with gradients.
 
-Weights of the trunk are frozen and in bfloat16, which matrix units are made for; so are all products. Hidden states,
-norms and factors are float32.
+Weights of the trunk are frozen and in the type of products, bfloat16 where the device is fast at it (`product_dtype`).
+Hidden states, norms and factors are float32.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from offramp.executors.torch.layers import Rotary, Rotation
 from offramp.executors.torch.weights import to_tensor
 from offramp.models.spec import ModelSpec
 from offramp.tune.autograd import adapted, norm, rotate
+from offramp.tune.products import product_dtype
 from offramp.tune.sizes import CPU
 from offramp.weights.source import WeightSource
 
@@ -47,7 +48,7 @@ class DenseTrunk:
         spec: the model.
         weights: its tensors.
         factors: its trunk adapter's, by their names in a pack; may be none.
-        dtype: of weights and products.
+        dtype: of weights and products; None is `product_dtype`.
         device: where they are.
 
     Attributes:
@@ -59,14 +60,14 @@ class DenseTrunk:
         spec: ModelSpec,
         weights: WeightSource,
         factors: Mapping[str, Tensor],
-        dtype: torch.dtype = torch.bfloat16,
+        dtype: torch.dtype | None = None,
         device: torch.device = CPU,
     ) -> None:
         self.factors, self.depth = factors, spec.num_layers
-        self.spec, self.dtype, self.device = spec, dtype, device
-        self._embedding = to_tensor(weights.load("model.embed_tokens.weight"), device, dtype)
+        self.spec, self.dtype, self.device = spec, dtype or product_dtype(device), device
+        self._embedding = to_tensor(weights.load("model.embed_tokens.weight"), device, self.dtype)
         self._layers = [self._load(weights, f"model.layers.{index}.") for index in range(spec.num_layers)]
-        self._rotary = Rotary(spec, device, dtype)
+        self._rotary = Rotary(spec, device, self.dtype)
 
     def original(self) -> DenseTrunk:
         """The model without its trunk adapter, over the same weights."""

@@ -24,6 +24,7 @@ from offramp.executors.torch.heads import Map, make_adapter, make_join, make_nor
 from offramp.executors.torch.layers import rms_norm
 from offramp.exits.pack import ExitSpec
 from offramp.models.spec import ModelSpec
+from offramp.tune.products import product_dtype
 from offramp.tune.settings import HeadSettings
 from offramp.tune.sizes import CPU
 from offramp.tune.trunk import LmHead
@@ -73,9 +74,9 @@ class Words:
         return self.rows.device
 
     @cached_property
-    def half_rows(self) -> Tensor:
-        """`rows` in bfloat16."""
-        return self.rows.bfloat16()
+    def rough_rows(self) -> Tensor:
+        """`rows` in `product_dtype`."""
+        return self.rows.to(product_dtype(self.device))
 
 
 class Inputs(NamedTuple):
@@ -136,9 +137,10 @@ class Head:
         return self.tensors["head.weight"] if self.spec.head == "own" else self.words.rows
 
     @property
-    def half_matrix(self) -> Tensor:
-        """`matrix` in bfloat16, without a gradient."""
-        return self.matrix.detach().bfloat16() if self.spec.head == "own" else self.words.half_rows
+    def rough_matrix(self) -> Tensor:
+        """`matrix` in `product_dtype`, without a gradient."""
+        rows = self.words.rough_rows
+        return self.matrix.detach().to(rows.dtype) if self.spec.head == "own" else rows
 
     @torch.no_grad()
     def logits(self, inputs: Inputs, step: int = 1) -> Tensor:

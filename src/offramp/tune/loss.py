@@ -4,7 +4,7 @@ The top's probability of "other" is what it leaves to all tokens that are no wor
 not the best token alone, so that an exit's probabilities can be believed.
 
 The product with the head's matrix is most of the work, so its gradient is written out, softmax(logits) - target, and
-products are in bfloat16, which halves their time. Targets are computed in float32.
+products are in `product_dtype`. Targets are computed in float32.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ from torch import Tensor
 
 from offramp.executors.torch.layers import rms_norm
 from offramp.tune.heads import Head, Inputs, Words
+from offramp.tune.products import product_dtype
 
 FADE = 0.8
 """What a step of a rollout weighs against the one before it."""
@@ -55,7 +56,8 @@ def kl_backward(head: Head, inputs: Inputs, target: Target, scale: float, steps:
 
     The KL of a later step of a rollout counts `FADE` times as much as that of the step before.
     """
-    with torch.autocast(inputs.hidden.device.type, torch.bfloat16):
+    dtype = product_dtype(inputs.hidden.device)
+    with torch.autocast(inputs.hidden.device.type, torch.bfloat16, enabled=dtype is torch.bfloat16):
         rollout = [states.float() for states in head.rollout(inputs, steps)]
     found = [_gradient(head, states, target, scale * FADE**step) for step, states in enumerate(rollout)]
     if rollout[0].requires_grad:
@@ -69,21 +71,21 @@ def _gradient(head: Head, states: Tensor, target: Target, scale: float) -> tuple
 
     That by the matrix and by "other" is added to these tensors.
     """
-    fixed, matrix = states.detach(), head.half_matrix
-    half = fixed.bfloat16()
+    fixed, matrix = states.detach(), head.rough_matrix
+    rough = fixed.to(matrix.dtype)
     words = len(matrix)
     logits = torch.empty_like(target.probs)
-    logits[:, :words] = half @ matrix.T
+    logits[:, :words] = rough @ matrix.T
     tensors = head.tensors
     if head.spec.other:
         logits[:, words] = fixed @ tensors["other.weight"].detach()[0] + tensors["other.bias"].detach()
     log_probs = logits.log_softmax(-1)
     kl = float((target.negative_entropy - (target.probs * log_probs).sum(-1)).sum())
     error = log_probs.exp_().sub_(target.probs).mul_(scale)
-    half_error = error[:, :words].bfloat16()
-    gradient = (half_error @ matrix).float()
+    rough_error = error[:, :words].to(matrix.dtype)
+    gradient = (rough_error @ matrix).float()
     if head.spec.head == "own":
-        _add_gradient(tensors["head.weight"], (half_error.T @ half).float())
+        _add_gradient(tensors["head.weight"], (rough_error.T @ rough).float())
     if head.spec.other:
         last = error[:, words:]
         gradient += last * tensors["other.weight"].detach()

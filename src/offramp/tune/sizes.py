@@ -11,7 +11,7 @@ CPU = torch.device("cpu")
 
 class Sizes(NamedTuple):
     """`tokens`: run side by side, unless a single sequence has more; `exit_logits`: of exit heads, in float32;
-    `top_logits`: of the LM head, in bfloat16."""
+    `top_logits`: of the LM head, in the type of products."""
 
     tokens: int
     exit_logits: int

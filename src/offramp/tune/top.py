@@ -2,8 +2,8 @@
 
 The gradient of a cross-entropy with respect to what meets the LM head is the mean row of the head under the model's
 distribution, less the mean row under the target's. So a target enters by its mean row alone: that of a token is the
-token's own, that of another distribution is read off once. Products are in bfloat16; what they give for the likeliest
-token is put right in float32, so that a sum does not carry its rounding.
+token's own, that of another distribution is read off once. Products are in `product_dtype`; what they give for the
+likeliest token is put right in float32, so that a sum does not carry their rounding.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from torch import Tensor
 
 from offramp.executors.torch.layers import rms_norm
 from offramp.models.spec import ModelSpec
+from offramp.tune.products import product_dtype
 from offramp.tune.sizes import CPU, sizes
 from offramp.tune.trunk import LmHead
 
@@ -36,7 +37,7 @@ class TopHead:
 
     def __init__(self, lm_head: LmHead, spec: ModelSpec, device: torch.device = CPU) -> None:
         self.matrix = torch.tensor(lm_head.matrix, dtype=torch.float32, device=device)
-        self._half, self._eps = self.matrix.bfloat16(), spec.rms_norm_eps
+        self._rough, self._eps = self.matrix.to(product_dtype(device)), spec.rms_norm_eps
         self._norm = torch.tensor(lm_head.norm, dtype=torch.float32, device=device)
 
     def states(self, hidden: Tensor) -> Tensor:
@@ -56,7 +57,7 @@ class TopHead:
         return Reading(*(torch.cat(columns) for columns in zip(*parts, strict=True)))
 
     def _read(self, states: Tensor) -> Reading:
-        probs = (states.bfloat16() @ self._half.T).softmax(-1)
+        probs = (states.to(self._rough.dtype) @ self._rough.T).softmax(-1)
         largest, choice = probs.max(-1)
         logit = (states * self.matrix[choice]).sum(-1)
-        return Reading((probs @ self._half).float(), logit - largest.float().log(), choice)
+        return Reading((probs @ self._rough).float(), logit - largest.float().log(), choice)
