@@ -72,6 +72,16 @@ def test_a_risk_of_one_loss_is_never_answered_by_another() -> None:
         calibrated([task], 0.5, key(kv="fill"))
 
 
+def test_drafts_that_were_measured_keep_every_risk_that_nothing_else_keeps() -> None:
+    drafts = ExitParams(threshold=0.3, kv="verify", max_draft=2)
+    verify = replace(MEASURED[0], key=key(kv="verify"), risk=0.0, exit=drafts)
+    assert calibrated((*MEASURED, verify), 0.001, key(kv=None)) == drafts
+    assert calibrated((*MEASURED, verify), 0.5, key(kv=None), "task") == drafts
+    assert calibrated((*MEASURED, verify), 0.049, key(kv=None)).kv == "recompute"
+    with pytest.raises(PackError):
+        calibrated((*MEASURED, verify), 0.001, key(kv="fill"))
+
+
 @pytest.mark.parametrize(
     ("text", "loss", "risk"),
     [("0.02", "disagreement", 0.02), ("task:0.02", "task", 0.02), ("1e-3", "disagreement", 0.001)],

@@ -69,8 +69,9 @@ def calibrated(
 ) -> ExitParams:
     """The exit parameters measured for the largest risk of this loss that is at most `risk`.
 
-    Of several, those that run least. A risk of one loss is never answered by another's. Calibrations for `verify`
-    answer only a `key` that asks for them.
+    Of several, those that run least. A risk of one loss is never answered by another's. Where there are none, but
+    drafts were measured for `verify`, these: nothing differs, which keeps every risk. Otherwise calibrations for
+    `verify` answer only a `key` that asks for them.
 
     Raises:
         InvalidParameter: `risk` is not in [0, 1].
@@ -81,6 +82,8 @@ def calibrated(
     fitting = [c for c in matching if c.loss == loss and c.risk <= risk]
     if fitting:
         return max(fitting, key=lambda c: (c.risk, -c.measured.get("layers", 0.0))).exit
+    if key.kv is None and (drafts := tuned_drafts(calibrations, key)):
+        return drafts
     if matching:
         risks = ", ".join(say_risk(*pair) for pair in sorted({(c.loss, c.risk) for c in matching}))
         raise PackError(
