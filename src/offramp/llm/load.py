@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from offramp.errors import CacheTooSmall, InvalidParameter
+from offramp.errors import CacheTooSmall, InvalidParameter, Unsupported
 from offramp.exits.pack import ExitPack, static_exits
 from offramp.exits.read import read_pack
 from offramp.llm.backend import Backend
@@ -99,7 +99,13 @@ def make_executor(
     Raises:
         InvalidParameter: unknown device, too many threads, or a store that memory cannot hold.
         PackError, WeightsError: the exits do not fit the model, or a tensor cannot be read.
+        Unsupported: a pack with a trunk adapter, in int4.
     """
+    if exits.trunk is not None and backend.dtype == "int4":
+        raise Unsupported(
+            "the exit pack changes the model's own layers, and that change is finer than the steps of int4",
+            hint="use another `dtype`, such as int8, or another pack",
+        )
     sizes = {"block_size": block_size, "num_blocks": num_blocks, "max_model_len": context}
     if backend.executor == "native":
         from offramp.executors.native import NativeExecutor
