@@ -45,13 +45,16 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await client.start()
         busy = asyncio.create_task(log_while_busy(client, front.metrics, log))
+        drain = 0.0
         try:
             yield
+            drain = settings.drain_timeout
         finally:
+            # Whoever cancels us instead of ending us is in a hurry.
             busy.cancel()
             with suppress(asyncio.CancelledError):
                 await busy
-            await client.close(settings.drain_timeout)
+            await client.close(drain)
 
     app = FastAPI(
         title="offramp",

@@ -169,8 +169,7 @@ def _first_fault(faults: Sequence[Mapping[str, Any]], body: Any) -> OfframpError
         return InvalidParameter(fault["msg"], param=path)
     if not path and not isinstance(body, Mapping):
         what = "nothing was sent" if body is None else f"not {type(body).__name__}"
-        hint = "send JSON with `Content-Type: application/json`"
-        return InvalidParameter(f"the body must be a JSON object, {what}", hint=hint)
+        return InvalidParameter(f"the body must be a JSON object, {what}")
     if fault["type"] == "missing":
         return InvalidParameter(f"`{path}` is missing", param=path)
     said = fault["msg"].removeprefix("Value error, ")

@@ -37,10 +37,25 @@ class JsonRoute(APIRoute):
         async def strictly(request: Request) -> Response:
             read = JsonRequest(request.scope, request.receive)
             if body := await read.body():
+                _check_type(request.headers.get("content-type", ""))
                 read.document = read_json(body)
             return await handler(read)
 
         return strictly
+
+
+def _check_type(sent: str) -> None:
+    """Only JSON is taken: a web page elsewhere can send anything else without being allowed to.
+
+    Raises:
+        InvalidParameter: it is something else.
+    """
+    kind = sent.partition(";")[0].strip().lower()
+    if not (kind == "application/json" or (kind.startswith("application/") and kind.endswith("+json"))):
+        raise InvalidParameter(
+            f"the body is sent as `{kind or 'nothing in particular'}`, only JSON is taken",
+            hint="send `Content-Type: application/json`",
+        )
 
 
 def read_json(text: bytes) -> Any:
