@@ -31,7 +31,6 @@ EXAMPLES = (
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 DEFAULTS: dict[str, Any] = {
-    "model": flags.DEFAULT_MODEL,
     "host": "127.0.0.1",
     "port": 8000,
     "max_queue": 128,
@@ -39,8 +38,8 @@ DEFAULTS: dict[str, Any] = {
     "drain_timeout": 30.0,
     "log_format": "text",
     "root_path": "",
-    "exit": "off",
 }
+"""Of options that are not always there; others have theirs where they are used."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", type=Path, metavar="FILE", help="TOML with any of these options by name")
     group.add_argument("--print-config", action="store_true", help="print all options and where they come from")
     flags.add_model_flags(parser, positional=True, default=argparse.SUPPRESS)
+    add("--model", str, "MODEL", "the same as MODEL")
     flags.add_engine_flags(parser)
     flags.add_exit_flags(parser)
     parser.epilog = (
@@ -103,7 +103,7 @@ def run(args: argparse.Namespace) -> int:
         with show_progress() as update:
             from offramp.models import load_model
 
-            model = load_model(asked["model"], on_download(update))
+            model = load_model(asked.get("model", flags.DEFAULT_MODEL), on_download(update))
         _serve(model, asked, settings, listening)
     return 0
 
@@ -127,7 +127,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
     given = {name: options.values.get(name) for name in [f.name for f in fields(ExitParams)]}
     dial = argparse.Namespace(exit=options.values.get("exit"), **{n: v for n, v in given.items() if v is not None})
     return ServerSettings(
-        model_name=asked.get("served_model_name") or asked["model"],
+        model_name=asked.get("served_model_name") or asked.get("model", flags.DEFAULT_MODEL),
         exit=flags.exit_dial(dial),
         max_risk=asked.get("max_risk"),
         allow_criteria=asked.get("allow_criteria", asked.get("max_risk") is None),
