@@ -6,6 +6,7 @@ import asyncio
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from pathlib import Path
 from typing import cast
 
@@ -135,7 +136,7 @@ def total(name: str) -> bool:
 def test_no_counter_falls_when_the_engine_starts_again(told: bool) -> None:
     again = replace(STATS, output_tokens=5, exit_tokens={20: 5}, layers_run=0, restarts=int(told))
     looks = pages(Metrics("m"), [STATS, None, again, replace(again, output_tokens=8, exit_tokens={20: 8})])
-    for earlier, later in zip(looks, looks[1:], strict=False):
+    for earlier, later in pairwise(looks):
         assert {key: n for key, n in earlier.items() if total(key[0]) and later[key] < n} == {}
     assert looks[-1]["generation_tokens_total", ""] == looks[-1]["exit_depth_count", ""] == 58
     assert looks[-1]["layers_run_total", ""] == 1000

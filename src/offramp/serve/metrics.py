@@ -124,8 +124,7 @@ class Metrics:
                 self._tallies[name].add(value)
 
     def observe(self, stats: EngineStats) -> None:
-        """Take a look at the engine into account that was made for another reason: the more often, the less is lost when
-        its process dies."""
+        """A look at the engine that was made for another reason. The more there are, the less is lost when it dies."""
         self._totals.see(stats)
 
     async def render(self, client: EngineClient) -> bytes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -104,7 +105,7 @@ def test_the_dial_is_sent_as_it_stands_and_says_what_it_promises(playground: Pag
         ("2% risk", "Of the tokens genera"),
         ("task: 5% risk", "Of the prompts, 5% o"),
     ]
-    forms = [{"mode": "off"}, {"mode": "lossless"}, {"risk": 0.02}, {"risk": "task:0.05"}]
+    forms: Sent = [{"mode": "off"}, {"mode": "lossless"}, {"risk": 0.02}, {"risk": "task:0.05"}]
     assert [body["exit"] for body in sent] == [{**form, "trace": True} for form in forms]
 
 
@@ -188,10 +189,8 @@ def test_a_conversation_is_sent_whole_until_a_new_one_begins(playground: Page, s
 def test_a_busy_server_is_an_error_that_says_when_to_try_again(playground: Page, site: Site) -> None:
     other = {"prompt": "somebody else", "max_tokens": 500, "stream": True}
     headers = {"Content-Type": "application/json"}
-    playground.evaluate(
-        "([headers, body]) => fetch('v1/completions', { method: 'POST', headers, body: JSON.stringify(body) }).then(() => 0)",
-        [headers, other],
-    )
+    sending = "(options) => fetch('v1/completions', options).then(() => 0)"
+    playground.evaluate(sending, {"method": "POST", "headers": headers, "body": json.dumps(other)})
     generate(playground, "me too")
     said = playground.inner_text("#error")
     assert "wait already" in said and "Try again in 1 s." in said

@@ -81,7 +81,7 @@ def test_the_dial_begins_at_the_server_s_default(blank: Page, standard: Any, exp
 
 def test_each_position_has_its_form_in_a_request_and_its_promise(blank: Page) -> None:
     forms = run(blank, "dial", "exitField", "return v[0].map(exitField)", ["off", "lossless", "0.02", "task:0.05"])
-    traced = [{"mode": "off"}, {"mode": "lossless"}, {"risk": 0.02}, {"risk": "task:0.05"}]
+    traced: list[dict[str, Any]] = [{"mode": "off"}, {"mode": "lossless"}, {"risk": 0.02}, {"risk": "task:0.05"}]
     assert forms == [{**form, "trace": True} for form in traced]
     said = run(
         blank, "dial", "promise", "return v[0].map((p) => promise(p, v[1]))", ["off", "0.02", "task:0.05"], ENGINE
@@ -99,7 +99,8 @@ def test_a_run_counts_what_came_and_when(blank: Page) -> None:
         now = 0.5; run.take({ text: "a", tokens: [token(2)], finish: null, exit: null });
         now = 1.5; run.take({ text: "bc", tokens: [token(10), token(2)], finish: null, exit: null });
         const live = [run.count, run.firstToken, run.rate, run.meanLayer, run.early, run.saved, run.histogram];
-        run.take({ text: "", tokens: [], finish: "stop", exit: { layers_run: 20, layers_filled: 7, layers_skipped: 3 } });
+        const exit = { layers_run: 20, layers_filled: 7, layers_skipped: 3 };
+        run.take({ text: "", tokens: [], finish: "stop", exit });
         return [...live, run.saved, run.text];
     """
     count, first, rate, mean, early, saved, histogram, exact, text = run(blank, "run", "Run", body)
@@ -140,7 +141,8 @@ def test_prometheus_s_text_is_read(blank: Page) -> None:
     text = (
         "# HELP offramp_a_total words\n# TYPE offramp_a_total counter\n"
         'offramp_a_total{model_name="m\\"} \\n"} 5.0\nofframp_a_total{model_name="other"} 2\n'
-        'offramp_t_total{model_name="m",what="a,\\"b\\""} 1e3\nb_bucket{le="+Inf",model_name="m"} +Inf 1234\nno sample\n'
+        'offramp_t_total{model_name="m",what="a,\\"b\\""} 1e3\nb_bucket{le="+Inf",model_name="m"} +Inf 1234\n'
+        "no sample\n"
     )
     assert run(blank, "prometheus", "parse", "return [...parse(v[0])].map(([k, n]) => [k, String(n)])", text) == [
         ["a_total", "7"],
