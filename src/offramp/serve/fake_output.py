@@ -127,8 +127,8 @@ def plainest(schema: Any, root: Mapping[str, Any]) -> Any:
         return {}
     if "$ref" in schema:
         target: Any = root
-        for key in str(schema["$ref"]).removeprefix("#/").split("/"):
-            target = target[key]
+        for key in str(schema["$ref"]).removeprefix("#/").split("/") if schema["$ref"] != "#" else ():
+            target = target[int(key)] if isinstance(target, list) else target[key]
         return plainest(target, root)
     for key in ("const", "default"):
         if key in schema:
