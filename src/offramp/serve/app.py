@@ -21,6 +21,7 @@ from offramp.serve.http.front import Front
 from offramp.serve.http.gate import Gate
 from offramp.serve.logs import Log, log_while_busy
 from offramp.serve.observe import Metrics, NoMetrics
+from offramp.serve.pages import page_router
 from offramp.serve.protocol import EngineClient
 from offramp.serve.settings import ServerSettings
 from offramp.tokenizer import Tokenizer
@@ -74,6 +75,7 @@ def create_app(
     app.state.front = front
     for part in (chat, completions, native, tokens, about, absent):
         app.include_router(part.router)
+    app.include_router(page_router())
     app.add_middleware(Gate, settings=settings, log=log)
     if settings.cors_origins:
         app.add_middleware(
