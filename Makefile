@@ -11,7 +11,7 @@ CXX_FILES := $(filter %.h %.cpp %.inl,$(CORE))
 JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install check fix test test-full test-core demo reference clean
+.PHONY: help venv install check fix test test-full test-core test-browser demo reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -36,12 +36,16 @@ test: install  ## the tests
 	$(BIN)/python -m pytest
 
 test-full: install  ## the tests with their long products
-	$(BIN)/python -m pytest -m "full or not full"
+	$(BIN)/python -m pytest -m "not browser"
 
 test-core: install  ## the C++ core's own tests as it is shipped: optimised, warnings are errors
 	$(BIN)/cmake -S . -B build/core -DOFFRAMP_TESTS=ON -DOFFRAMP_PYTHON=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
 	$(BIN)/cmake --build build/core --parallel $(JOBS)
 	$(BIN)/ctest --test-dir build/core --output-on-failure
+
+test-browser: install  ## the server's pages in a real browser; needs Chromium, which Debian has as `chromium`
+	$(PIP) install $(PIP_ARGS) -c constraints.txt 'offramp[browser]'
+	$(BIN)/python -m pytest -m browser
 
 demo: $(VENV)/.base.stamp  ## fetch the default model and generate with exits on
 	$(BIN)/offramp $(DEMO)

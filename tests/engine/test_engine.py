@@ -274,3 +274,17 @@ def test_a_request_whose_numbers_are_not_finite_fails_alone(exit: ExitParams | N
     assert [run.tokens(i) for i in range(3)] == [alone.tokens(i) for i in range(3)]
     assert engine.sequences[3].finish_reason == "error" and run.tokens(3) == []
     assert engine.pool.num_free == engine.pool.num_blocks
+
+
+def test_a_stop_check_that_raises_ends_its_own_sequence() -> None:
+    def raises(token: int) -> bool:
+        raise ZeroDivisionError("no text")
+
+    others = [request((1, 2, 3), VERIFY), request((4, 5), FILL)]
+    alone = Run(make_engine(), others)
+    engine = make_engine()
+    run = Run(engine, [others[0], request((6, 7), VERIFY, stop_checks=[raises]), others[1]])
+    assert [run.tokens(0), run.tokens(2)] == [alone.tokens(0), alone.tokens(1)]
+    broken = engine.sequences[1]
+    assert (broken.finish_reason, len(run.tokens(1))) == ("error", 1)
+    assert broken.fault == "a stop check broke off: ZeroDivisionError('no text')"

@@ -89,15 +89,29 @@ def test_lockstep_serves_fill_only(kv: str) -> None:
 
 @on_each_executor
 def test_a_full_queue() -> None:
-    engine = make_engine(max_queue=2)
+    engine = make_engine(max_queue=2, max_num_seqs=1)
     engine.submit(request())
-    with pytest.raises(QueueFull, match=r"^1 sequences wait already, the limit is 2$"):
+    engine.submit(request())
+    with pytest.raises(QueueFull, match=r"^1 outputs wait already, at most 2 may\nhint: try again later$"):
         engine.submit(request(n=2))
+    engine.step()
+    engine.submit(request())
+
+
+@on_each_executor
+def test_whoever_finds_a_place_does_not_wait() -> None:
+    engine = make_engine(max_queue=1, max_num_seqs=4)
+    for _ in range(5):
+        engine.submit(request())
+    with pytest.raises(QueueFull, match=r"^1 outputs wait already, at most 1 may"):
+        engine.submit(request())
 
 
 @on_each_executor
 def test_more_outputs_than_the_queue_could_ever_hold() -> None:
-    assert told(lambda: request(n=3), max_queue=2) == "`n` is 3, the queue holds 2\nhint: raise `max_queue`"
+    assert told(lambda: request(n=7), max_queue=2, max_num_seqs=4) == (
+        "`n` is 7, 4 outputs run at once and 2 may wait\nhint: ask for at most 6, or raise `max_queue`"
+    )
 
 
 @on_each_executor

@@ -62,14 +62,14 @@ class FieldGroup:
         )
 
 
-def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False) -> None:
-    """Which model, and how it is held."""
+def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False, default: str = DEFAULT_MODEL) -> None:
+    """Which model, and how it is held. `default` is the model's, or `argparse.SUPPRESS`."""
     group = parser.add_argument_group("model")
     what = f"an alias, a folder, a Hugging Face id or a `.gguf` file (default: {DEFAULT_MODEL})"
     if positional:
-        group.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=what)
+        group.add_argument("model", nargs="?", default=default, metavar="MODEL", help=what)
     else:
-        group.add_argument("-m", "--model", default=DEFAULT_MODEL, metavar="MODEL", help=what)
+        group.add_argument("-m", "--model", default=default, metavar="MODEL", help=what)
 
     def add(flag: str, read: Callable[[str], Any], metavar: str, help: str) -> None:
         group.add_argument(flag, type=read, metavar=metavar, help=help, default=argparse.SUPPRESS)
@@ -92,7 +92,12 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
     add("--kv-dtype", str, "TYPE", "of the KV cache: float16 or float32 (default: float16; torch: as the weights)")
     add("--device", str, "DEVICE", "cpu, or a torch device such as cuda; mps is untested (default: cpu)")
     add("--threads", int, "N", "threads for computing (default: one per core; torch: its own choice)")
-    add("--max-model-len", int, "N", "longest prompt with its output (default: the model's, at most 8192)")
+    add(
+        "--max-model-len",
+        values.length,
+        "N",
+        "longest prompt with its output, such as 4096 or 32k (default: the model's, at most 8192)",
+    )
     add("--kv-tokens", int, "N", "tokens the KV cache holds (default: about 1 GiB of them)")
     add("--block-size", int, "N", "tokens in a block of the KV cache (default: 16)")
 

@@ -21,6 +21,7 @@ EXIT_ERROR, EXIT_INTERRUPTED = 1, 130
 COMMANDS = {
     "generate": "generate text for prompts",
     "chat": "talk with a model",
+    "serve": "serve a model over HTTP, with OpenAI's API",
     "pull": "download a model",
     "inspect": "show a model's exits and what they cost",
     "tune": "train exits for a model and write them as an exit pack",

@@ -51,6 +51,21 @@ def token_count(text: str) -> int:
     return round(number)
 
 
+def length(text: str) -> int:
+    """A number of tokens: a whole number; `32k` is 32000 and `32K` is 32768, as vLLM has it."""
+    scale = {"k": 1000, "K": 1024}.get(text[-1:])
+    return _number(int, text[:-1]) * scale if scale else _number(int, text)
+
+
+def size(text: str) -> int:
+    """Bytes: a whole number; `512M` and `1.5G` are binary megabytes and gigabytes."""
+    scale = {"k": 2**10, "m": 2**20, "g": 2**30}.get(text[-1:].lower())
+    number = round(_number(float, text[:-1]) * scale) if scale else _number(int, text)
+    if number < 1:
+        raise argparse.ArgumentTypeError(f"`{text}` is no size")
+    return number
+
+
 def pair(text: str, left: Callable[[str], A], right: Callable[[str], B]) -> tuple[A, B]:
     """`A=B`, each side read by its own reader."""
     name, equals, value = text.partition("=")

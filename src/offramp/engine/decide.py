@@ -9,12 +9,15 @@ from collections.abc import Iterable
 from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
+from offramp.engine.given import Given, given_logprobs
 from offramp.engine.past import put_back
+from offramp.engine.prompts import PromptScores
+from offramp.engine.request import Fault
 from offramp.engine.sequence import Sequence
 from offramp.exits.criteria import Criterion, Signals
 from offramp.types.executor import HIDDEN_FEATURES, Executor, Feature, Scored, ScoreRow
+from offramp.types.output import LogProbs
 
-LogProbs = tuple[tuple[int, float], ...]
 Due = tuple[Sequence, float]
 """A sequence whose live token is tested, and its threshold."""
 
@@ -49,6 +52,9 @@ def test_exits(executor: Executor, boundary: int, due: Iterable[Due]) -> list[Te
     """Test live tokens at an exit, each against its threshold. Changes nothing but the executor's deep states.
 
     A criterion sees all its rows at once; criteria that read the same share a call of the executor.
+
+    Raises:
+        Fault: a criterion raised; those who brought it along are at fault.
     """
     due = list(due)
     put_back(executor, (sequence for sequence, _ in due))
@@ -85,7 +91,10 @@ def _test_groups(
     ]
     confidences: list[float | None] = []
     for criterion, group in groups:
-        confidences += criterion.confidence(signals[len(confidences) : len(confidences) + len(group)])
+        try:
+            confidences += criterion.confidence(signals[len(confidences) : len(confidences) + len(group)])
+        except Exception as error:
+            raise Fault([s.number for s, _ in group], error) from error
     fired = [c is not None and c >= threshold for c, (_, threshold) in zip(confidences, members, strict=True)]
     if not reads_head and True in fired:
         rows = [score_row(s, s.live) for (s, _), f in zip(members, fired, strict=True) if f]
@@ -136,3 +145,27 @@ def apply_top(choice: TopChoice) -> tuple[list[LogProbs | None], bool]:
             sequence.replace(scored.token)
             break
     return accepted, False
+
+
+def score_prompts(executor: Executor, sequences: Iterable[Sequence], room: int) -> list[Sequence]:
+    """Score what has reached the top of prompts that are asked about, at most `room` positions; others wait.
+
+    Returns the sequences whose logits are not finite.
+    """
+    rows: list[Given] = []
+    asked: list[tuple[Sequence, PromptScores, int]] = []
+    for sequence in sequences:
+        scores, lease = sequence.prompt_scores, sequence.lease
+        assert scores is not None and lease is not None
+        due = scores.due(sequence.frontier[-1], room - len(rows))
+        rows += [Given(position, lease.blocks, sequence.tokens[position + 1]) for position in due]
+        asked.append((sequence, scores, len(due)))
+    most = max((scores.most for _, scores, _ in asked), default=0)
+    told = iter(given_logprobs(executor, rows, most) if rows else [])
+    failed: list[Sequence] = []
+    for sequence, scores, count in asked:
+        new = [next(told) for _ in range(count)]
+        if None in new:
+            failed.append(sequence)
+        scores.told += [logprobs[: scores.most + 1] for logprobs in new if logprobs is not None]
+    return failed

@@ -5,7 +5,6 @@ A step is plan (scheduler) -> advance (executor) -> decide (criterion, top) -> a
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import Callable
 from collections.abc import Sequence as Seq
 
@@ -13,25 +12,29 @@ from offramp.config import EngineConfig
 from offramp.engine.advance import advance, fill_now
 from offramp.engine.blocks import BlockPool
 from offramp.engine.costs import CostModel
-from offramp.engine.decide import LogProbs, Test, apply_top, test_exits, top_choices
+from offramp.engine.decide import Test, apply_top, score_prompts, test_exits, top_choices
+from offramp.engine.integrity import check_integrity
+from offramp.engine.make import make_sequences
 from offramp.engine.meter import Meter
 from offramp.engine.past import kept_past
 from offramp.engine.plan import Admission, Advance, Finished, Plan, StepResult
 from offramp.engine.policies import make_policy
-from offramp.engine.request import Request, StopCheck, TokenEvent
+from offramp.engine.request import Fault, Request, StopCheck, TokenEvent
 from offramp.engine.scheduler import Scheduler, lease_for
 from offramp.engine.sequence import Sequence
 from offramp.engine.validate import check_request
-from offramp.errors import QueueFull
-from offramp.exits.criteria import Criterion, make_criterion
 from offramp.types.executor import Executor
-from offramp.types.exits import ExitParams
-from offramp.types.output import FinishReason
-from offramp.types.sampling import MAX_SEED
+from offramp.types.output import FinishReason, LogProbs
+
+NO_CHOICE = "the model's numbers are not finite here, or every token is banned"
 
 
 class Engine:
     """Runs requests on an executor. Not thread-safe: one thread submits, steps and aborts.
+
+    A step that raises while it is carried out is undone. `suspects` then are those whom it was about, or, where a
+    criterion raised, those who brought it along: without them the next step may go well. Where there are none, the step
+    could not be planned, and the engine is not to be trusted any more.
 
     Args:
         executor: holds the model and the paged store.
@@ -61,6 +64,7 @@ class Engine:
         self._stop_checks: dict[int, StopCheck] = {}
         self._num_submitted = self._num_steps = 0
         self._aborted: list[int] = []
+        self.suspects: tuple[int, ...] = ()
 
     # Requests come and go
 
@@ -72,38 +76,24 @@ class Engine:
             QueueFull: `max_queue` sequences wait already.
         """
         check_request(request, self.executor, self.config)
-        sampling, exit = request.sampling, request.exit
-        limit = self.config.max_queue
-        if limit is not None and len(self.scheduler.waiting) + sampling.n > limit:
-            raise QueueFull(f"{len(self.scheduler.waiting)} sequences wait already, the limit is {limit}")
-        seed = secrets.randbelow(MAX_SEED - sampling.n) if sampling.seed is None else sampling.seed
-        criterion = None if exit is None else self._criterion(exit)
-        numbers: list[int] = []
-        for i, number in enumerate(range(self._num_submitted, self._num_submitted + sampling.n)):
-            sequence = Sequence(
-                number, list(request.prompt), sampling, (seed + i) % MAX_SEED, self.executor.shape, exit, criterion
-            )
-            if i:
-                sequence.parent = self.sequences[numbers[0]]
-            self.sequences[number] = sequence
-            if request.stop_checks:
-                self._stop_checks[number] = request.stop_checks[i]
-            self.scheduler.waiting.append(sequence)
-            numbers.append(number)
-        self._num_submitted += sampling.n
+        self.scheduler.check_room(request.sampling.n)
+        new = make_sequences(request, self._num_submitted, self.executor.shape, self.sequences.values())
+        numbers = [sequence.number for sequence in new]
+        self.sequences.update(zip(numbers, new, strict=True))
+        if request.stop_checks:
+            self._stop_checks.update(zip(numbers, request.stop_checks, strict=True))
+        self.scheduler.waiting += new
+        self._num_submitted += len(new)
         return numbers
 
-    def _criterion(self, exit: ExitParams) -> Criterion:
-        """The criterion of a request. Equal criteria are one object: tests put their rows together."""
-        new = make_criterion(exit.criterion, exit.options)
-        known = (s.criterion for s in self.sequences.values() if s.criterion is not None)
-        return next((criterion for criterion in known if criterion == new), new)
+    def abort(self, number: int, fault: str | None = None) -> None:
+        """End a sequence now, wherever it is; its blocks are back at once. Unknown or ended ones are left alone.
 
-    def abort(self, number: int) -> None:
-        """End a sequence now, wherever it is; its blocks are back at once. Unknown or ended ones are left alone."""
+        Where there is a `fault`, the finish reason is `error`.
+        """
         sequence = self.sequences.get(number)
         if sequence is not None and sequence.finish_reason is None:
-            self._finish(sequence, "abort")
+            self._finish(sequence, "error" if fault else "abort", fault)
             self._aborted.append(number)
 
     def forget(self, number: int) -> None:
@@ -121,6 +111,7 @@ class Engine:
 
     def step(self) -> StepResult:
         """Plan the next step and carry it out. There must be work."""
+        self.suspects = ()
         self.meter.live = self.scheduler.load
         admit = self.scheduler.admissions(self.meter.exits_pay)
         self._admit(admit)
@@ -157,8 +148,11 @@ class Engine:
         try:
             rows = advance(self.meter, segments, moves)
             events, chose = self._decide(segments.stop, moved)
+        except Fault as fault:
+            self._undo(before, fault.numbers)
+            raise fault.error from None
         except BaseException:
-            self._undo(before)
+            self._undo(before, plan.moved)
             raise
         finished = tuple([Finished(s.number, s.finish_reason) for s in moved if s.finish_reason])
         for segment in segments:
@@ -182,8 +176,9 @@ class Engine:
             self.scheduler.running.append(sequence)
             self.policy.admitted(sequence, len(self.scheduler.running))
 
-    def _undo(self, before: list[tuple[Sequence, list[int]]]) -> None:
+    def _undo(self, before: list[tuple[Sequence, list[int]]], suspects: tuple[int, ...]) -> None:
         """A step broke off, nobody knows where: whoever it moved starts over from what was decided."""
+        self.suspects = suspects
         for sequence, frontier in reversed(before):
             if sequence.finish_reason is None:
                 sequence.restore(frontier)
@@ -204,7 +199,8 @@ class Engine:
             return self._decide_at_exit(boundary, sequences)
         events: list[TokenEvent] = []
         chose: list[Sequence] = []
-        arrived = [(s, due) for s in sequences if (due := s.choice_due())]
+        self._score_prompts(sequences)
+        arrived = [(s, due) for s in sequences if not s.finish_reason and (due := s.choice_due())]
         if not arrived:
             return events, chose
         rows = sum([len(due) for _, due in arrived])
@@ -216,8 +212,17 @@ class Engine:
             chose.append(sequence)
             events += self._emit(sequence, before, logprobs)
             if failed and sequence.finish_reason is None:
-                self._finish(sequence, "error")
+                self._finish(sequence, "error", NO_CHOICE)
         return events, chose
+
+    def _score_prompts(self, sequences: list[Sequence]) -> None:
+        """Tell what was asked about prompts; ends those that want nothing else."""
+        room = self.config.max_num_batched_tokens
+        if asked := [s for s in sequences if not s.prompt_scores.complete]:
+            for sequence in self.meter.prompts(lambda: score_prompts(self.executor, asked, room)):
+                self._finish(sequence, "error", NO_CHOICE)
+        for sequence in [s for s in sequences if not (s.max_tokens or s.finish_reason) and s.choice_due()]:
+            self._finish(sequence, "length")
 
     def _decide_at_exit(self, boundary: int, sequences: list[Sequence]) -> tuple[list[TokenEvent], list[Sequence]]:
         due = [(s, threshold) for s in sequences if (threshold := s.test_due(boundary)) is not None]
@@ -259,20 +264,24 @@ class Engine:
         for length, logprob in zip(range(before + 1, sequence.accepted + 1), logprobs, strict=True):
             index = length - 1 - sequence.prompt_length
             token = sequence.tokens[length - 1]
-            stopped = check is not None and check(token)
-            reason: FinishReason | None = "stop" if stopped else sequence.end_reason(length)
+            reason, fault = sequence.end_reason(length), None
+            try:
+                if check is not None and check(token):
+                    reason = "stop"
+            except Exception as error:  # the request's own: it fails alone
+                reason, fault = "error", f"a stop check broke off: {error!r}"
             layer = sequence.layers_at[sequence.marks[index]]
             events.append(
                 TokenEvent(sequence.number, index, token, layer, sequence.confidences[index], logprob, reason)
             )
             if reason:
                 sequence.end_at(length)
-                self._finish(sequence, reason)
+                self._finish(sequence, reason, fault)
                 break
         return events
 
-    def _finish(self, sequence: Sequence, reason: FinishReason) -> None:
-        sequence.finish_reason = reason
+    def _finish(self, sequence: Sequence, reason: FinishReason, fault: str | None = None) -> None:
+        sequence.finish_reason, sequence.fault = reason, fault
         if sequence.lease is not None and reason != "error":
             sequence.lease.register(sequence.tokens, sequence.cacheable_length)
         sequence.close()
@@ -282,19 +291,10 @@ class Engine:
             self.scheduler.waiting.remove(sequence)
         self._stop_checks.pop(sequence.number, None)
 
-    # Integrity
-
     def check_integrity(self) -> None:
         """Recount blocks and frontiers.
 
         Raises:
             AssertionError: a bug in the engine: leaked blocks, frontiers out of order, or a lease left open.
         """
-        running, waiting = self.scheduler.running, self.scheduler.waiting
-        self.pool.check([s.lease for s in running if s.lease is not None])
-        assert all(s.lease is None for s in self.sequences.values() if s not in running), "a lease was left open"
-        assert len(running) <= self.config.max_num_seqs and not set(running) & set(waiting)
-        for sequence in running:
-            order = [sequence.length, *sequence.frontier]
-            assert order == sorted(order, reverse=True), f"frontiers of {sequence.number} out of order: {order}"
-            assert sequence.accepted <= sequence.length
+        check_integrity(self.scheduler, self.sequences.values())

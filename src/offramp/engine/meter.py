@@ -133,6 +133,12 @@ class Meter:
             self.costs.checks[-1].observe(rows, seconds)
         return result
 
+    def prompts(self, call: Callable[[], T]) -> T:
+        """Score prompts at the top; nothing is learned from it about the price of a choice."""
+        result, seconds = self._timed(call)
+        self.time.top += seconds
+        return result
+
     def worth_leaving(self, boundary: int) -> float:
         """The price of what lies above an exit, for one sequence of the present batch."""
         above = range(boundary, len(self.costs.segments))

@@ -45,6 +45,11 @@ class Plan:
     verify_off: tuple[int, ...] = ()
     to_top: bool = False
 
+    @property
+    def moved(self) -> tuple[int, ...]:
+        """The sequences that advance."""
+        return tuple([number for number, _ in self.advance])
+
 
 class Finished(NamedTuple):
     """A sequence that ended in a step, and why."""

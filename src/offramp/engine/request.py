@@ -16,12 +16,27 @@ StopCheck = Callable[[int], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt with its parameters. `exit` None runs every layer. `stop_checks` holds one check per output."""
+    """One prompt with its parameters. `exit` None runs every layer. `stop_checks` holds one check per output.
+
+    `prompt_logprobs` asks how likely the prompt's own tokens are at full depth, each with so many of the likeliest
+    beside it: the first output's `Sequence.prompt_scores`, complete before anything is chosen. With `echo_only` nothing
+    is chosen: outputs end, empty, when that is known.
+    """
 
     prompt: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     exit: ExitParams | None = None
     stop_checks: Sequence[StopCheck] = ()
+    prompt_logprobs: int | None = None
+    echo_only: bool = False
+
+
+class Fault(Exception):
+    """Raised in a step, before it has decided anything, where what some sequences brought along raised `error`."""
+
+    def __init__(self, numbers: Sequence[int], error: Exception) -> None:
+        super().__init__(str(error))
+        self.numbers, self.error = tuple(numbers), error
 
 
 class TokenEvent(NamedTuple):

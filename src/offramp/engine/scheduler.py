@@ -10,6 +10,7 @@ from offramp.engine.blocks import BlockPool, Lease
 from offramp.engine.plan import Admission
 from offramp.engine.policies import BatchingPolicy, Candidate
 from offramp.engine.sequence import Sequence
+from offramp.errors import QueueFull
 
 
 class Scheduler:
@@ -26,6 +27,19 @@ class Scheduler:
     def load(self) -> int:
         """How many sequences run, once those are admitted for which there is a place."""
         return min(self.config.max_num_seqs, len(self.running) + len(self.waiting))
+
+    def check_room(self, more: int) -> None:
+        """Refuse more sequences than may wait, beside those for whom there is a place.
+
+        Raises:
+            QueueFull: `max_queue` sequences wait already.
+        """
+        limit, waiting = self.config.max_queue, len(self.waiting)
+        places = self.config.max_num_seqs - len(self.running)
+        if limit is not None and waiting + more > places + limit:
+            raise QueueFull(
+                f"{max(0, waiting - places)} outputs wait already, at most {limit} may", hint="try again later"
+            )
 
     def admissions(self, exits_pay: Callable[[Sequence], bool]) -> tuple[Admission, ...]:
         """Waiting sequences that fit now, first come first served.
@@ -115,8 +129,8 @@ def prefix_limit(sequence: Sequence) -> int:
 
 
 def prompt_written(sequence: Sequence) -> bool:
-    """Whether the whole prompt is written in every segment."""
-    return sequence.frontier[-1] >= sequence.prompt_length
+    """Whether the whole prompt is written in every segment, and told what was asked about it."""
+    return sequence.frontier[-1] >= sequence.prompt_length and sequence.prompt_scores.complete
 
 
 def lease_for(pool: BlockPool, sequence: Sequence) -> Lease:

@@ -9,6 +9,7 @@ over the oldest tokens of [frontier[s], frontier[s-1])"; this file says which of
 from __future__ import annotations
 
 from offramp.engine.blocks import Lease
+from offramp.engine.prompts import PromptScores
 from offramp.exits.criteria import Criterion, Signals
 from offramp.types.executor import ModelShape
 from offramp.types.exits import ExitParams
@@ -32,25 +33,22 @@ class Sequence:
         self.number = number
         self.prompt_length = len(prompt)
         self.tokens = list(prompt)
-        self.sampling, self.seed = sampling, seed
-        self.shape = shape
+        self.sampling, self.seed, self.shape = sampling, seed, shape
         self.exit, self.criterion = exit, criterion
         self.exits_on = exit is not None
         kv = None if exit is None else exit.kv
         self.fills = kv == "fill"  # exited tokens pass the remaining segments
         self.recomputes = kv == "recompute"  # exited tokens run later, with the next token that climbs
         self.verifies = kv == "verify"  # tokens chosen at exits are drafts
-        self.top = shape.num_segments  # the boundary above the last segment, S + 1
-        self.layers_at = shape.layers_at
+        self.top, self.layers_at = shape.num_segments, shape.layers_at  # the top is the boundary S + 1
         eos = () if sampling.ignore_eos else shape.eos_token_ids
         self.stop_ids = (*eos, *sampling.stop_token_ids)
         self._thresholds: list[float | None] | None = None
         if exit is not None and exit.decay is None:
             self._thresholds = [exit.threshold_at(layer, 0.0) for layer in shape.exit_layers]
-        self.accepted = len(prompt)
+        self.accepted, self.failed = len(prompt), 0
         self.marks: list[int] = []
         self.confidences: list[float | None] = []
-        self.failed = 0
         self.earlier: tuple[Signals, ...] = ()
         self.first_exit: int | None = None
         self.frontier, self.reached = [0] * self.top, [0] * self.top
@@ -58,10 +56,12 @@ class Sequence:
         self.lease: Lease | None = None
         self.parent: Sequence | None = None
         self.past: object = None  # deep state of the token before the live one, kept while its slot is not written
+        self.prompt_scores = PromptScores(len(prompt), None)
         self.finish_reason: FinishReason | None = None
+        self.fault: str | None = None  # what went wrong, where it finished for that
         self.switched_off, self.due = False, 0.0
-        self.drafts_proposed = self.drafts_accepted = self.top_passes = 0
-        self.replayed_tokens = self.cached_prompt_tokens = 0
+        self.drafts_proposed = self.drafts_accepted = self.top_passes = self.replayed_tokens = 0
+        self.cached_prompt_tokens = 0
         room = shape.max_model_len - len(prompt)
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
 
@@ -184,8 +184,8 @@ class Sequence:
         return len(self.marks) >= cap and self.top not in self.marks[-cap:]
 
     def choice_due(self) -> range:
-        """Positions that have reached the top and have not been used there: the live token's, or drafts to check."""
-        if self.replaying:
+        """Positions at the top that have not been used there: the live token's, or drafts to check."""
+        if self.replaying or not self.prompt_scores.complete:
             return range(0)
         length, reached = len(self.tokens), self.frontier[-1]
         start = self.accepted - 1 if self.verifies else length - 1

@@ -6,9 +6,10 @@ from offramp.config import EngineConfig
 from offramp.engine.request import Request
 from offramp.errors import CacheTooSmall, InvalidParameter, Unsupported
 from offramp.exits.criteria import make_criterion
+from offramp.types.checks import check_integer
 from offramp.types.executor import Executor, Feature, ModelShape
 from offramp.types.exits import ExitParams
-from offramp.types.sampling import SamplingParams
+from offramp.types.sampling import MAX_LOGPROBS, SamplingParams
 
 
 def check_request(request: Request, executor: Executor, config: EngineConfig) -> None:
@@ -19,10 +20,15 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
     """
     shape = executor.shape
     _check_prompt(request, shape)
-    if config.max_queue is not None and request.sampling.n > config.max_queue:
+    most = None if config.max_queue is None else config.max_num_seqs + config.max_queue
+    if most is not None and request.sampling.n > most:
         raise InvalidParameter(
-            f"`n` is {request.sampling.n}, the queue holds {config.max_queue}", param="n", hint="raise `max_queue`"
+            f"`n` is {request.sampling.n}, {config.max_num_seqs} outputs run at once and {config.max_queue} may wait",
+            param="n",
+            hint=f"ask for at most {most}, or raise `max_queue`",
         )
+    if request.prompt_logprobs is not None:
+        check_integer("prompt_logprobs", request.prompt_logprobs, 0, MAX_LOGPROBS)
     _check_sampling(request.sampling, shape)
     if request.exit is not None:
         _check_exit(request.exit, executor, config)
@@ -32,9 +38,11 @@ def _check_prompt(request: Request, shape: ModelShape) -> None:
     length = len(request.prompt)
     if not length:
         raise InvalidParameter("the prompt is empty", param="prompt", hint="give at least one token")
-    if length >= shape.max_model_len:
+    more = 0 if request.echo_only else 1
+    if length + more > shape.max_model_len:
+        fit = " and must fit at least one more" if more else ""
         raise InvalidParameter(
-            f"the prompt has {length} tokens, the context holds {shape.max_model_len} and must fit at least one more",
+            f"the prompt has {length} tokens, the context holds {shape.max_model_len}{fit}",
             param="prompt",
             hint="shorten the prompt, or raise `max_model_len` up to the model's own limit",
         )
@@ -43,8 +51,8 @@ def _check_prompt(request: Request, shape: ModelShape) -> None:
             raise InvalidParameter(
                 f"prompt token {token!r} is not a token id, a whole number below {shape.vocab_size}", param="prompt"
             )
-    most = shape.max_model_len if request.sampling.max_tokens is None else length + request.sampling.max_tokens
-    most = min(most, shape.max_model_len)
+    asked = shape.max_model_len if request.sampling.max_tokens is None else length + request.sampling.max_tokens
+    most = length if request.echo_only else min(asked, shape.max_model_len)
     room = shape.num_blocks * shape.block_size
     if most > room:
         raise CacheTooSmall(

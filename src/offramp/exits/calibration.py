@@ -120,6 +120,12 @@ def tuned_drafts(calibrations: Sequence[Calibration], key: CalibrationKey) -> Ex
     return found[0] if found else None
 
 
+def dial_positions(calibrations: Sequence[Calibration], key: CalibrationKey) -> dict[str, ExitParams]:
+    """The risks that `key` has calibrations for, as the dial says them, smallest first, and what each means."""
+    found = sorted({(c.loss, c.risk) for c in calibrations if c.key.answers(key) and c.key.kv != "verify"})
+    return {say_risk(loss, risk): calibrated(calibrations, risk, key, loss) for loss, risk in found}
+
+
 def _describe(key: CalibrationKey) -> str:
     """Identities are told apart by their first twelve digits."""
     return ", ".join(f"{f.name} `{(getattr(key, f.name) or 'any')[:12]}`" for f in fields(key))

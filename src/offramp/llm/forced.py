@@ -62,9 +62,13 @@ class ForcedPass:
         for lease in self._leases:
             lease.close()
 
+    def blocks(self, text: int) -> Sequence[int]:
+        """The block table of text number `text`."""
+        return self._leases[text].blocks
+
     def score(self, boundary: int, rows: Sequence[At], needs: frozenset[Feature] = frozenset()) -> list[Scored]:
         """What an exit (1..S) or the top (S+1) says at some positions; see `Executor.score`."""
-        asked = [ScoreRow(at.position, self._leases[at.text].blocks, at.sampling, 0) for at in rows]
+        asked = [ScoreRow(at.position, self.blocks(at.text), at.sampling, 0) for at in rows]
         return self._engine.executor.score(boundary, asked, needs)
 
     def _batches(self, cap: int) -> Iterator[list[SeqRows]]:

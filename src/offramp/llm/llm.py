@@ -41,7 +41,7 @@ class LLM:
         block_size: tokens in a block of the paged store.
         kv_tokens: tokens the paged store holds; by default about 1 GiB of them.
         max_model_len: the longest prompt with its output; by default the model's own, at most 8192.
-        max_num_seqs, max_num_batched_tokens, batching, prefix_caching, profitability: see `EngineConfig`.
+        max_num_seqs, max_num_batched_tokens, max_queue, batching, prefix_caching, profitability: see `EngineConfig`.
         trace: record exit tests and write them to this file, one JSON line per output (`offramp.engine.trace`).
         progress: told about downloads.
 
@@ -64,6 +64,7 @@ class LLM:
         max_model_len: int | None = None,
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
+        max_queue: int | None = None,
         batching: Batching = "depth",
         prefix_caching: bool = True,
         profitability: bool = True,
@@ -74,12 +75,13 @@ class LLM:
             batching=batching,
             max_num_seqs=max_num_seqs,
             max_num_batched_tokens=max_num_batched_tokens,
+            max_queue=max_queue,
             prefix_caching=prefix_caching,
             profitability=profitability,
         )
-        self._backend = backend = choose_backend(executor, device, dtype, kv_dtype)
+        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype)
         loaded = load_model(model, progress)
-        self.spec, self.tokenizer = loaded.spec, loaded.tokenizer
+        self.name, self.spec, self.tokenizer = loaded.name, loaded.spec, loaded.tokenizer
         self.pack = resolve_exits(exits, loaded)
         context = context_length(loaded.spec, max_model_len)
         states = len(self.pack.exits) + 1 + self.pack.reads_past
@@ -92,17 +94,19 @@ class LLM:
         )
         costs = CostModel.from_layers(runner.shape.layers_at)
         measure_costs(runner, costs)
-        self._session = Session(runner, config, costs, self.tokenizer, self.pack, key, trace)
+        self.session = Session(runner, config, costs, self.tokenizer, self.pack, key, trace)
 
     @property
     def engine(self) -> Engine:
-        """The engine underneath, for those who need its plans, costs or measured time."""
-        return self._session.engine
+        """The engine underneath, for those who need its plans, costs or measured time. `session` is for those who step
+        it themselves.
+        """
+        return self.session.engine
 
     @property
     def calibration_key(self) -> CalibrationKey:
         """What a calibration must have been measured on to hold here, under any KV policy."""
-        return self._session.key
+        return self.session.key
 
     # Verbs
 
@@ -148,7 +152,7 @@ class LLM:
             InvalidParameter, Unsupported, CacheTooSmall, PackError: a request that cannot be served, before any starts.
         """
         several: Sequence[Prompt] = [prompts] if isinstance(prompts, str) else prompts
-        outputs = self._session.run([self._encode(p) for p in several], sampling, exit, on_progress)
+        outputs = self.session.run([self._encode(p) for p in several], sampling, exit, on_progress)
         return outputs[0] if isinstance(prompts, str) else outputs
 
     @overload
@@ -182,7 +186,7 @@ class LLM:
         """Answer one conversation, [{"role": ..., "content": ...}, ...], or a list of them. As `generate` otherwise."""
         one = not messages or isinstance(messages[0], Mapping)
         several = cast("Sequence[Sequence[Message]]", [messages] if one else messages)
-        outputs = self._session.run([self._encode_chat(m) for m in several], sampling, exit, on_progress)
+        outputs = self.session.run([self._encode_chat(m) for m in several], sampling, exit, on_progress)
         return outputs[0] if one else outputs
 
     def stream(self, prompt: Prompt, sampling: SamplingParams | None = None, exit: Dial = "off") -> Stream:
@@ -190,22 +194,22 @@ class LLM:
 
         Leaving the iterator early cancels the request.
         """
-        return self._session.stream(self._encode(prompt), sampling or SamplingParams(), exit)
+        return self.session.stream(self._encode(prompt), sampling or SamplingParams(), exit)
 
     def stream_chat(
         self, messages: Sequence[Message], sampling: SamplingParams | None = None, exit: Dial = "off"
     ) -> Stream:
         """Answer one conversation, piece by piece. As `stream` otherwise."""
-        return self._session.stream(self._encode_chat(messages), sampling or SamplingParams(), exit)
+        return self.session.stream(self._encode_chat(messages), sampling or SamplingParams(), exit)
 
     def inspect(self) -> dict[str, Any]:
         """Segments, exits, measured costs (seconds for a call with 1 and with 8 rows), and the time spent so far."""
         shape, costs = self.engine.executor.shape, self.engine.costs
         layers = shape.layers_at
         return {
-            "executor": self._backend.executor,
-            "weights": self._backend.dtype,
-            "kv": self._backend.kv_dtype,
+            "executor": self.backend.executor,
+            "weights": self.backend.dtype,
+            "kv": self.backend.kv_dtype,
             "layers": shape.num_layers,
             "hidden_size": self.spec.hidden_size,
             "vocab_size": shape.vocab_size,
@@ -226,7 +230,7 @@ class LLM:
 
     def close(self) -> None:
         """End everything that runs and close the trace. May be called twice."""
-        self._session.close()
+        self.session.close()
 
     def __enter__(self) -> LLM:
         return self

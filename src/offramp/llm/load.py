@@ -55,6 +55,12 @@ def context_length(spec: ModelSpec, asked: int | None) -> int:
     return asked
 
 
+def token_bytes(spec: ModelSpec, states: int, backend: Backend) -> int:
+    """Bytes that a token takes in the paged store: K, V and so many hidden and deep `states`."""
+    kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * backend.kv_bytes
+    return kv + states * spec.hidden_size * backend.hidden_bytes
+
+
 def store_blocks(
     spec: ModelSpec,
     states: int,
@@ -71,9 +77,7 @@ def store_blocks(
     """
     check_integer("block_size", block_size, 1, MAX_SIZE)
     if kv_tokens is None:
-        kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * backend.kv_bytes
-        hidden = states * spec.hidden_size * backend.hidden_bytes
-        affordable = DEFAULT_STORE_BYTES // (kv + hidden)
+        affordable = DEFAULT_STORE_BYTES // token_bytes(spec, states, backend)
         kv_tokens = min(max(affordable, context), max_num_seqs * context)
         return -(-kv_tokens // block_size)
     check_integer("kv_tokens", kv_tokens, 1, MAX_SIZE * block_size)

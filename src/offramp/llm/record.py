@@ -6,7 +6,7 @@ from offramp.engine.accounting import report
 from offramp.engine.request import TokenEvent
 from offramp.engine.sequence import Sequence
 from offramp.tokenizer import Detokenizer, StopStrings, Tokenizer
-from offramp.types.output import Chunk, Output
+from offramp.types.output import Chunk, LogProbs, Output
 from offramp.types.sampling import SamplingParams
 
 
@@ -24,6 +24,7 @@ class Record:
         self._events: list[TokenEvent] = []
         self._num_texts_read = 0
         self._num_events_read = 0
+        self._num_reads = 0
 
     def push_token(self, token: int) -> bool:
         """Take the text of an accepted token; true when it completes a stop string."""
@@ -52,13 +53,18 @@ class Record:
         self._num_events_read, self._num_texts_read = len(self._events), len(self._text)
         if not events and sequence.finish_reason is None:
             return None
+        first = self._num_reads == 0
+        self._num_reads += 1
         return Chunk(
             text=text,
-            token_ids=tuple(e.token for e in events),
-            exit_layers=tuple(e.exit_layer for e in events),
-            confidences=tuple(e.confidence for e in events),
+            token_ids=tuple([e.token for e in events]),
+            exit_layers=tuple([e.exit_layer for e in events]),
+            confidences=tuple([e.confidence for e in events]),
             finish_reason=sequence.finish_reason,
             output=None if sequence.finish_reason is None else self.output(sequence),
+            logprobs=self._logprobs(events),
+            prompt_logprobs=_prompt_logprobs(sequence) if first else None,
+            error=sequence.fault,
         )
 
     def output(self, sequence: Sequence) -> Output:
@@ -72,7 +78,15 @@ class Record:
             token_ids=tuple(e.token for e in events),
             exit_layers=tuple(e.exit_layer for e in events),
             confidences=tuple(e.confidence for e in events),
-            logprobs=tuple(e.logprobs or () for e in events) if self._with_logprobs else None,
+            logprobs=self._logprobs(events),
             finish_reason=sequence.finish_reason,
             report=report(sequence),
         )
+
+    def _logprobs(self, events: list[TokenEvent]) -> tuple[LogProbs, ...] | None:
+        return tuple([e.logprobs or () for e in events]) if self._with_logprobs else None
+
+
+def _prompt_logprobs(sequence: Sequence) -> tuple[LogProbs, ...] | None:
+    scores = sequence.prompt_scores
+    return None if scores.most is None or not scores.complete else tuple(scores.told)

@@ -10,6 +10,7 @@ from typing import TextIO, TypeVar
 from offramp.config import EngineConfig
 from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
+from offramp.engine.plan import StepResult
 from offramp.engine.request import Request
 from offramp.engine.trace import TraceRecorder
 from offramp.errors import InvalidParameter, TraceError, Unsupported
@@ -67,11 +68,20 @@ class Session:
         if self._trace_file is not None:
             self._trace_file.close()
 
-    def submit(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> list[int]:
-        """Queue a prompt; returns the numbers of its outputs.
+    def submit(
+        self,
+        prompt: list[int],
+        sampling: SamplingParams,
+        exit: Dial,
+        *,
+        prompt_logprobs: int | None = None,
+        echo_only: bool = False,
+    ) -> list[int]:
+        """Queue a prompt; returns the numbers of its outputs. For `prompt_logprobs` and `echo_only` see `Request`.
 
         Raises:
-            Unsupported: the session is closed.
+            InvalidParameter, Unsupported, CacheTooSmall, PackError: it can never be served.
+            QueueFull: too many wait.
         """
         if self._closed:
             raise Unsupported("this LLM is closed", hint="make a new one")
@@ -79,12 +89,13 @@ class Session:
         ends = frozenset((*stop_ids, *sampling.stop_token_ids))
         records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
         params = resolve_dial(exit, self.pack, self.key)
-        numbers = self.engine.submit(Request(prompt, sampling, params, [r.push_token for r in records]))
+        checks = [record.push_token for record in records]
+        numbers = self.engine.submit(Request(prompt, sampling, params, checks, prompt_logprobs, echo_only))
         self._records.update(zip(numbers, records, strict=True))
         return numbers
 
-    def step(self) -> None:
-        """One step of the engine; its events go to their records."""
+    def step(self) -> StepResult:
+        """One step of the engine; its events go to their records, which then have something to read."""
         result = self.engine.step()
         for event in result.events:
             self._records[event.sequence].push_event(event)
@@ -93,9 +104,11 @@ class Session:
                 tally.tokens += 1
                 tally.layers += event.exit_layer
         for finished in result.finished:
-            self._records[finished.sequence].finish()
+            if finished.reason != "error":  # what broke off may be the text itself
+                self._records[finished.sequence].finish()
             if finished.sequence in self._tallies:
                 self._tallies[finished.sequence].done += 1
+        return result
 
     def read(self, number: int) -> Chunk | None:
         """What is new of an output since the last call; None if nothing is. Writes the trace of an ended one."""

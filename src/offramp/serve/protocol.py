@@ -11,6 +11,7 @@ from typing import Any, Literal, Protocol
 
 from offramp.types.exits import ExitParams
 from offramp.types.output import ExitReport, FinishReason
+from offramp.types.output import LogProbs as LogProbs
 from offramp.types.sampling import SamplingParams
 
 State = Literal["starting", "ready", "draining", "down"]
@@ -19,9 +20,6 @@ and no new one is taken; `down`: the engine cannot be started, or was closed."""
 
 Dial = str | float | ExitParams
 """`off`, `lossless`, a risk such as 0.02 or `task:0.02`, or exit parameters."""
-
-LogProbs = tuple[tuple[int, float], ...]
-"""(token id, log-probability): the token's own first, then the most likely ones."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +33,8 @@ class Job:
         exit: the dial's position.
         prompt_logprobs: None, or how many likely tokens to tell beside each prompt token's own log-probability, which
             is computed at full depth (0: its own alone).
-        echo_only: nothing is generated; only `prompt_logprobs` are wanted.
+        echo_only: nothing is generated; only `prompt_logprobs` are wanted. Each output is one empty piece that finishes
+            with `length`. The prompt may fill the context.
         schema: JSON schema that every output must satisfy; None for free text, {} for any JSON object.
     """
 
@@ -55,7 +54,7 @@ class Piece:
     `index` counts the job's outputs. `exit_layers`, `confidences` and `logprobs` have an entry for each of `token_ids`;
     `logprobs` is None where none were asked for. The last piece of an output has `finish_reason` and `report`. The very
     first piece of a job has its `prompt_logprobs`, if asked for: an entry for each prompt token, that of the first is
-    empty.
+    empty. `error` says what went wrong where `finish_reason` is `error`.
     """
 
     index: int
@@ -67,6 +66,7 @@ class Piece:
     finish_reason: FinishReason | None = None
     report: ExitReport | None = None
     prompt_logprobs: tuple[LogProbs, ...] | None = None
+    error: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
-from jinja2 import TemplateError, TemplateSyntaxError
+from jinja2 import TemplateError, TemplateSyntaxError, meta
 from jinja2.sandbox import ImmutableSandboxedEnvironment
 
 from offramp.errors import InvalidParameter, TokenizerError
@@ -22,7 +22,7 @@ class _Refused(TemplateError):
 
 
 class ChatTemplate:
-    """A compiled chat template.
+    """A compiled chat template. `takes_tools` says whether it can show functions that may be called.
 
     Raises:
         TokenizerError: `source` is not valid Jinja.
@@ -37,14 +37,21 @@ class ChatTemplate:
         environment.globals["strftime_now"] = _strftime_now
         try:
             self._template = environment.from_string(source)
+            self.takes_tools = "tools" in meta.find_undeclared_variables(environment.parse(source))
         except TemplateSyntaxError as error:
             raise TokenizerError(
                 f"the chat template is not valid Jinja: line {error.lineno}: {error.message}"
             ) from error
+        self.source = source
         self._tokens = {"bos_token": bos_token, "eos_token": eos_token}
 
-    def render(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
-        """The prompt text for `messages`.
+    def render(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """The prompt text for `messages`, with the `tools` that may be called.
 
         Raises:
             InvalidParameter: messages of the wrong form, or that the template refuses.
@@ -53,7 +60,11 @@ class ChatTemplate:
         plain = check_messages(messages)
         try:
             return self._template.render(
-                messages=plain, add_generation_prompt=add_generation_prompt, tools=None, documents=None, **self._tokens
+                messages=plain,
+                add_generation_prompt=add_generation_prompt,
+                tools=None if tools is None else list(tools),
+                documents=None,
+                **self._tokens,
             )
         except _Refused as error:
             raise InvalidParameter(f"the chat template refuses the messages: {error}", param="messages") from error
@@ -65,7 +76,8 @@ def check_messages(messages: object) -> list[dict[str, Any]]:
     """Messages as plain dictionaries whose content is one string.
 
     A message is a mapping with a `role` and a `content`: a string, or a list of OpenAI's text parts
-    {"type": "text", "text": ...}, which are joined. Further keys are passed on if they are strings.
+    {"type": "text", "text": ...}, which are joined. Further keys are passed on if they are strings; `tool_calls`, a
+    list, may stand in for the content.
 
     Raises:
         InvalidParameter: anything else.
@@ -82,10 +94,15 @@ def _message(index: int, message: object) -> dict[str, Any]:
     if not isinstance(role, str) or not role:
         raise _wrong(f"`messages[{index}].role` must be a string such as `user`")
     for key, value in message.items():
+        if key == "tool_calls" and isinstance(value, list):
+            continue
         if key != "content" and not isinstance(value, str) and value is not None:
             raise _wrong(f"`messages[{index}].{key}` must be a string")
+    content = message.get("content")
+    if content is None and message.get("tool_calls"):
+        content = ""
     extra = {str(key): value for key, value in message.items() if value is not None}
-    return {**extra, "role": role, "content": _content(index, message.get("content"))}
+    return {**extra, "role": role, "content": _content(index, content)}
 
 
 def _content(index: int, content: object) -> str:

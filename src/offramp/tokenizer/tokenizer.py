@@ -119,14 +119,19 @@ class Tokenizer:
 
         return ChatTemplate(self._chat_template, bos_token=self.bos_token or "", eos_token=self.eos_token or "")
 
-    def apply_chat_template(self, messages: Sequence[Mapping[str, Any]], add_generation_prompt: bool = True) -> str:
-        """The prompt for a chat; encode it with `add_special_tokens=False`.
+    def apply_chat_template(
+        self,
+        messages: Sequence[Mapping[str, Any]],
+        add_generation_prompt: bool = True,
+        tools: Sequence[Mapping[str, Any]] | None = None,
+    ) -> str:
+        """The prompt for a chat, with the `tools` that may be called; encode it with `add_special_tokens=False`.
 
         Raises:
             InvalidParameter: messages of another form than {"role", "content"}, or that the template refuses.
             TokenizerError: no chat template, or a broken one.
         """
-        return self.chat_template.render(messages, add_generation_prompt)
+        return self.chat_template.render(messages, add_generation_prompt, tools)
 
     def _id_of(self, token: str | None) -> int | None:
         if token is None:

@@ -8,6 +8,9 @@ from typing import Any, Literal
 
 FinishReason = Literal["stop", "length", "abort", "error"]
 
+LogProbs = tuple[tuple[int, float], ...]
+"""(token id, log-probability): a token's own first, then the most likely ones."""
+
 
 @dataclass(frozen=True, slots=True)
 class ExitReport:
@@ -59,7 +62,7 @@ class Output:
     token_ids: tuple[int, ...]
     exit_layers: tuple[int, ...]
     confidences: tuple[float | None, ...]
-    logprobs: tuple[tuple[tuple[int, float], ...], ...] | None
+    logprobs: tuple[LogProbs, ...] | None
     finish_reason: FinishReason
     report: ExitReport
     alternatives: tuple[Output, ...] = ()
@@ -67,7 +70,12 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
-    """A piece of a streamed output: complete characters only. `output` is the whole of it, with the last chunk."""
+    """A piece of a streamed output: complete characters only. `output` is the whole of it, with the last chunk.
+
+    `exit_layers`, `confidences` and, where asked for, `logprobs` have an entry for each of `token_ids`.
+    `prompt_logprobs`, where asked for, come with the first chunk: an entry for each prompt token, that of the first is
+    empty. `error` says what went wrong where `finish_reason` is `error`.
+    """
 
     text: str
     token_ids: tuple[int, ...]
@@ -75,3 +83,6 @@ class Chunk:
     confidences: tuple[float | None, ...]
     finish_reason: FinishReason | None = None
     output: Output | None = None
+    logprobs: tuple[LogProbs, ...] | None = None
+    prompt_logprobs: tuple[LogProbs, ...] | None = None
+    error: str | None = None

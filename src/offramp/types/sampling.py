@@ -11,6 +11,7 @@ from offramp.errors import InvalidParameter
 from offramp.types.checks import check_integer, check_number, known_fields
 
 MAX_SEED = 2**63 - 1
+MAX_LOGPROBS = 100
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +81,7 @@ class SamplingParams:
                 param="min_tokens",
             )
         if self.logprobs is not None:
-            check_integer("logprobs", self.logprobs, 0, 100)
+            check_integer("logprobs", self.logprobs, 0, MAX_LOGPROBS)
         if not isinstance(self.ignore_eos, bool):
             raise InvalidParameter("`ignore_eos` must be true or false", param="ignore_eos")
         stop = (self.stop,) if isinstance(self.stop, str) else self.stop

@@ -1,0 +1,188 @@
+"""`offramp serve`: a model behind OpenAI's API."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+from dataclasses import fields
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from offramp.cli import flags, values
+from offramp.cli.options import Options, print_options, read_options
+from offramp.cli.progress import on_download, show_progress
+from offramp.cli.terminal import print_note
+from offramp.errors import InvalidParameter, MissingDependency
+from offramp.types.exits import ExitParams
+
+if TYPE_CHECKING:
+    from offramp.models import LoadedModel
+    from offramp.serve.settings import ServerSettings
+
+TAKES = "[MODEL]"
+
+EXAMPLES = (
+    "offramp serve --exits smollm2-135m --exit lossless",
+    "offramp serve ./model --host 0.0.0.0 --api-key-file key.txt --max-risk 0.05",
+)
+
+NEEDED = ("fastapi", "uvicorn", "prometheus_client")
+
+DEFAULTS: dict[str, Any] = {
+    "host": "127.0.0.1",
+    "port": 8000,
+    "max_queue": 128,
+    "max_body": 4 * 2**20,
+    "drain_timeout": 30.0,
+    "log_format": "text",
+    "root_path": "",
+}
+"""Of options that are not always there; others have theirs where they are used."""
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The flags, each of which is an `OFFRAMP_` variable and a name in the TOML file as well."""
+    parser.set_defaults(parser=parser)
+    group = parser.add_argument_group("server")
+
+    def add(flag: str, read: Any, metavar: str | None, help: str, **more: Any) -> None:
+        default = DEFAULTS.get(flag[2:].replace("-", "_"))
+        shown = f"{help} (default: {default})" if default not in (None, "") else help
+        group.add_argument(flag, type=read, metavar=metavar, help=shown, default=argparse.SUPPRESS, **more)
+
+    add("--host", str, "ADDRESS", "where to listen; only this machine reaches the default")
+    add("--port", int, "N", "0 takes any that is free")
+    add("--served-model-name", str, "NAME", "the model's name in requests (default: MODEL)")
+    add("--api-key", str, "KEY", "what requests must show; better in a file or in OFFRAMP_API_KEY")
+    add("--api-key-file", Path, "FILE", "a file with the key")
+    add("--max-queue", int, "N", "requests that may wait; more are answered 429")
+    add("--max-body", values.size, "BYTES", "the largest request, such as 4M")
+    add("--max-risk", float, "R", "no request may ask for a larger risk; then only calibrated ones are taken")
+    group.add_argument(
+        "--allow-criteria",
+        action=argparse.BooleanOptionalAction,
+        default=argparse.SUPPRESS,
+        help="requests may give a criterion of their own (default: unless there is --max-risk)",
+    )
+    add("--cors-origin", str, "ORIGIN", "web pages from here may send requests; may be repeated", action="append")
+    add("--root-path", str, "PATH", "where a proxy mounts the server, such as /llm")
+    add("--drain-timeout", float, "SECONDS", "what running requests get when the server is told to end")
+    add("--log-format", str, None, "of the log on standard error", choices=("text", "json"))
+    add("--kv-cache-memory", values.size, "BYTES", "of the KV cache, such as 4G, instead of --kv-tokens")
+    group.add_argument("--config", type=Path, metavar="FILE", help="TOML with any of these options by name")
+    group.add_argument("--print-config", action="store_true", help="print all options and where they come from")
+    flags.add_model_flags(parser, positional=True, default=argparse.SUPPRESS)
+    add("--model", str, "MODEL", "the same as MODEL")
+    flags.add_engine_flags(parser)
+    flags.add_exit_flags(parser)
+    parser.epilog = (
+        f"{parser.epilog}\n\nA flag is stronger than its variable, such as OFFRAMP_PORT=8080, and a variable\n"
+    )
+    parser.epilog += "than --config, where it is written `port = 8080`."
+
+
+def run(args: argparse.Namespace) -> int:
+    """Serve until told to end."""
+    file = args.config or (Path(os.environ["OFFRAMP_CONFIG"]) if os.environ.get("OFFRAMP_CONFIG") else None)
+    options = read_options(args.parser, args, os.environ, file)
+    if args.print_config:
+        print_options(options, DEFAULTS, args.json)
+        return 0
+    missing = [name for name in NEEDED if find_spec(name) is None]
+    if missing:
+        raise MissingDependency(
+            f"the server needs {', '.join(missing)}, which is not installed", hint="pip install 'offramp[server]'"
+        )
+    asked = {**DEFAULTS, **options.values}
+    settings = read_settings(asked, options)
+    from offramp.serve.server import listen
+
+    with listen(asked["host"], asked["port"]) as listening:
+        with show_progress() as update:
+            from offramp.models import load_model
+
+            model = load_model(asked.get("model", flags.DEFAULT_MODEL), on_download(update))
+        _serve(model, asked, settings, listening)
+    return 0
+
+
+def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
+    """The settings of the HTTP side.
+
+    Raises:
+        InvalidParameter: a value that is not allowed, or two that say the same.
+    """
+    from offramp.serve.settings import ServerSettings
+    from offramp.types.checks import check_integer, check_number
+
+    check_integer("port", asked["port"], 0, 65535)
+    check_integer("max_queue", asked["max_queue"], 1)
+    check_number("drain_timeout", asked["drain_timeout"], 0, 86_400)
+    if asked.get("max_risk") is not None:
+        check_number("max_risk", asked["max_risk"], 0, 1)
+    if asked["root_path"] and not asked["root_path"].startswith("/"):
+        raise InvalidParameter("`root_path` must begin with `/`", param="root_path")
+    given = {name: options.values.get(name) for name in [f.name for f in fields(ExitParams)]}
+    dial = argparse.Namespace(exit=options.values.get("exit"), **{n: v for n, v in given.items() if v is not None})
+    return ServerSettings(
+        model_name=asked.get("served_model_name") or asked.get("model", flags.DEFAULT_MODEL),
+        exit=flags.exit_dial(dial),
+        max_risk=asked.get("max_risk"),
+        allow_criteria=asked.get("allow_criteria", asked.get("max_risk") is None),
+        api_key=_key(asked),
+        root_path=asked["root_path"].rstrip("/"),
+        cors_origins=tuple(asked.get("cors_origin", ())),
+        max_body=asked["max_body"],
+        drain_timeout=asked["drain_timeout"],
+    )
+
+
+def _key(asked: dict[str, Any]) -> str | None:
+    if asked.get("api_key_file") is None:
+        key = asked.get("api_key")
+    elif asked.get("api_key") is not None:
+        raise InvalidParameter("there is `api_key` and `api_key_file`", param="api_key", hint="give one of them")
+    else:
+        key = Path(asked["api_key_file"]).read_text(encoding="utf-8").strip()
+    if key is not None and not (key.isascii() and key.isprintable() and key.strip()):
+        raise InvalidParameter("the API key must be printable ASCII, and not empty", param="api_key")
+    return key
+
+
+def _serve(model: LoadedModel, asked: dict[str, Any], settings: ServerSettings, listening: Any) -> None:
+    from offramp.serve.app import create_app
+    from offramp.serve.logs import Log
+    from offramp.serve.metrics import Metrics
+    from offramp.serve.process import ProcessClient
+    from offramp.serve.server import serve
+
+    client = ProcessClient(engine_options(model, asked))
+    app = create_app(client, model.tokenizer, settings, Metrics(settings.model_name), Log(asked["log_format"]))
+    asyncio.run(serve(app, client, settings, listening, print_note))
+
+
+def engine_options(model: LoadedModel, asked: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `LLM` in the engine's process. A cache given in bytes becomes one in tokens.
+
+    Raises:
+        InvalidParameter: it is given in both.
+    """
+    names = ("model", "max_queue", *flags.MODEL_FLAGS, *flags.ENGINE_FLAGS)
+    given = {name: asked[name] for name in names if name in asked}
+    memory = asked.get("kv_cache_memory")
+    if memory is None:
+        return given
+    if "kv_tokens" in given:
+        raise InvalidParameter(
+            "there is `kv_tokens` and `kv_cache_memory`", param="kv_cache_memory", hint="give one of them"
+        )
+    from offramp.llm.backend import choose_backend
+    from offramp.llm.load import resolve_exits, token_bytes
+
+    kinds = {name: given.get(name, default) for name, default in {"executor": "auto", "device": "cpu"}.items()}
+    backend = choose_backend(**kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"))
+    pack = resolve_exits(given.get("exits"), model)
+    states = len(pack.exits) + 1 + pack.reads_past
+    return {**given, "kv_tokens": memory // token_bytes(model.spec, states, backend)}

@@ -1,0 +1,41 @@
+"""From a request to its sequences."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+
+from offramp.engine.prompts import PromptScores
+from offramp.engine.request import Request
+from offramp.engine.sequence import Sequence
+from offramp.exits.criteria import Criterion, make_criterion
+from offramp.types.executor import ModelShape
+from offramp.types.exits import ExitParams
+from offramp.types.sampling import MAX_SEED
+
+
+def make_sequences(request: Request, first: int, shape: ModelShape, others: Iterable[Sequence]) -> list[Sequence]:
+    """One sequence for each output of a request, numbered from `first`, which is the parent of the rest.
+
+    `others` are the sequences there are: equal criteria are one object, so that tests put their rows together.
+    """
+    sampling, exit = request.sampling, request.exit
+    seed = secrets.randbelow(MAX_SEED - sampling.n) if sampling.seed is None else sampling.seed
+    criterion = None if exit is None else _criterion(exit, others)
+    prompt = list(request.prompt)
+    sequences = [
+        Sequence(first + i, prompt, sampling, (seed + i) % MAX_SEED, shape, exit, criterion) for i in range(sampling.n)
+    ]
+    sequences[0].prompt_scores = PromptScores(len(prompt), request.prompt_logprobs)
+    for sequence in sequences[1:]:
+        sequence.parent = sequences[0]
+    if request.echo_only:
+        for sequence in sequences:
+            sequence.max_tokens = 0
+    return sequences
+
+
+def _criterion(exit: ExitParams, others: Iterable[Sequence]) -> Criterion:
+    new = make_criterion(exit.criterion, exit.options)
+    known = (s.criterion for s in others if s.criterion is not None)
+    return next((criterion for criterion in known if criterion == new), new)

@@ -1,0 +1,68 @@
+"""What the HTTP side reports about its requests, to whoever counts them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from offramp.serve.protocol import EngineClient, EngineStats
+from offramp.types.output import ExitReport
+
+
+class Metrics(Protocol):
+    """Counts requests. `offramp.serve.metrics` has the one that Prometheus reads."""
+
+    def started(self) -> None:
+        """A request has come in. Each is reported as `finished`, however it ends."""
+
+    def finished(
+        self,
+        outcome: str,
+        prompt_tokens: int,
+        output_tokens: int,
+        ttft: float | None,
+        itl: Sequence[float],
+        seconds: float,
+        report: ExitReport | None,
+    ) -> None:
+        """A request has ended.
+
+        Args:
+            outcome: `stop` or `length`; `cancelled` by the client; `refused`, `queue_full`, `engine_down` or `error`.
+            ttft: seconds to the first token; None if there was none.
+            itl: seconds between tokens of an output.
+            seconds: from arrival to end.
+            report: over all outputs that ended.
+        """
+
+    def observe(self, stats: EngineStats) -> None:
+        """A look at the engine that was made for another reason."""
+
+    async def render(self, client: EngineClient) -> bytes:
+        """The page `/metrics`, in Prometheus' text format."""
+
+
+class NoMetrics:
+    """Counts nothing."""
+
+    def started(self) -> None:
+        """Nothing."""
+
+    def finished(
+        self,
+        outcome: str,
+        prompt_tokens: int,
+        output_tokens: int,
+        ttft: float | None,
+        itl: Sequence[float],
+        seconds: float,
+        report: ExitReport | None,
+    ) -> None:
+        """Nothing."""
+
+    def observe(self, stats: EngineStats) -> None:
+        """Nothing."""
+
+    async def render(self, client: EngineClient) -> bytes:
+        """An empty page."""
+        return b""

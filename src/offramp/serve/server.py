@@ -1,0 +1,139 @@
+"""Running the application: a socket, signals, and an end that lets running requests finish."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import socket
+from collections.abc import Generator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import uvicorn
+from fastapi import FastAPI
+
+from offramp.errors import OfframpError
+from offramp.serve.protocol import EngineClient, EngineInfo
+from offramp.serve.settings import ServerSettings
+from offramp.types.exits import ExitParams
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+BACKLOG = 2048
+"""Connections that may wait to be accepted."""
+
+INTERRUPTED = 130
+"""Exit code after a second signal."""
+
+SLACK = 5.0
+"""Seconds beyond the drain timeout that requests have to tell their clients that they broke off."""
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        OfframpError: there can be none.
+    """
+    try:
+        family = socket.AF_INET6 if ":" in host else socket.AF_INET
+        return socket.create_server((host, port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        raise OfframpError(
+            f"`{host}:{port}` cannot be listened on: {error.strerror or error}",
+            hint="choose another address with `--host` and `--port`",
+        ) from None
+
+
+def url_of(listening: socket.socket, root_path: str = "") -> str:
+    """Where a socket is reached."""
+    host, port = listening.getsockname()[:2]
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}"
+
+
+def ready_lines(info: EngineInfo, settings: ServerSettings, url: str) -> list[str]:
+    """What a person is told once the server takes requests."""
+    exits = ",".join(map(str, info.exit_layers))
+    dial = "by criterion" if isinstance(settings.exit, ExitParams) else str(settings.exit)
+    tokens = f"{info.kv_tokens // 1000}k" if info.kv_tokens >= 10_000 else str(info.kv_tokens)
+    return [
+        f"Serving {settings.model_name} at {url}",
+        f"{f'exits {exits}' if exits else 'no exits'} · {dial} · {tokens} KV tokens",
+    ]
+
+
+async def serve(
+    app: FastAPI, client: EngineClient, settings: ServerSettings, listening: socket.socket, say: Any = print
+) -> None:
+    """Serve until a signal comes; `say` is given the lines for a person.
+
+    A first SIGINT or SIGTERM stops accepting, and gives running requests the drain timeout; a second one ends the
+    process at once.
+
+    Raises:
+        OfframpError: the engine cannot be started.
+    """
+    config = uvicorn.Config(
+        app,
+        root_path=settings.root_path,
+        log_config=None,
+        access_log=False,
+        server_header=False,
+        lifespan="on",
+        timeout_graceful_shutdown=int(settings.drain_timeout + SLACK),
+    )
+    server = Server(config, client, settings.drain_timeout)
+    starting = asyncio.create_task(_announce(server, client, settings, url_of(listening, settings.root_path), say))
+    try:
+        await server.serve(sockets=[listening])
+    finally:
+        starting.cancel()
+        with suppress(asyncio.CancelledError):
+            await starting
+
+
+async def _announce(server: Server, client: EngineClient, settings: ServerSettings, url: str, say: Any) -> None:
+    """Tell when the engine is ready, and end the server if it will never be.
+
+    Raises:
+        OfframpError: it will never be.
+    """
+    try:
+        info = await client.wait_ready()
+    except OfframpError:
+        if not server.should_exit:
+            server.should_exit = True
+            raise
+        return
+    for line in ready_lines(info, settings, url):
+        say(line)
+
+
+class Server(uvicorn.Server):
+    """uvicorn's server, which ends when told to, with requests having `drain_timeout` seconds to finish."""
+
+    def __init__(self, config: uvicorn.Config, client: EngineClient, drain_timeout: float) -> None:
+        super().__init__(config)
+        self._client, self._drain_timeout = client, drain_timeout
+        self._draining: asyncio.Task[None] | None = None
+
+    @contextmanager
+    def capture_signals(self) -> Generator[None, None, None]:
+        """Signals are ours while it serves; they are not raised again, so that the process can end well."""
+        loop = asyncio.get_running_loop()
+        for number in SIGNALS:
+            loop.add_signal_handler(number, self._told_to_end)
+        try:
+            yield
+        finally:
+            for number in SIGNALS:
+                loop.remove_signal_handler(number)
+
+    def _told_to_end(self) -> None:
+        if self.should_exit:
+            # The engine's process ends with us: it sees its pipe close.
+            os._exit(INTERRUPTED)
+        self.should_exit = True
+        # Whatever runs longer than this gets an error from the engine, and with it a clear end.
+        self._draining = asyncio.create_task(self._client.close(self._drain_timeout))

@@ -1,0 +1,66 @@
+"""What the HTTP side can be told."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from offramp.serve.protocol import Dial
+from offramp.types.exits import ExitParams
+
+LogFormat = Literal["text", "json"]
+
+
+@dataclass(frozen=True, slots=True)
+class ServerSettings:
+    """How requests are taken.
+
+    Args:
+        model_name: the model's name in requests and answers.
+        exit: the dial of requests that say nothing about exits.
+        max_risk: the largest risk that a request may ask for; None for any.
+        allow_criteria: whether requests may give a criterion of their own, whose risk nobody knows.
+        api_key: what clients must show; None lets everybody in. Never shown.
+        root_path: where a proxy mounts the server.
+        cors_origins: web pages from these origins may send requests.
+        max_body: bytes that a request may have.
+        keep_alive: seconds of silence in a stream after which a comment is sent.
+        send_timeout: seconds that a client may leave its stream unread, when no more fits, before it counts as gone.
+        drain_timeout: seconds that running requests get when the server is told to end.
+    """
+
+    model_name: str
+    exit: Dial = "off"
+    max_risk: float | None = None
+    allow_criteria: bool = True
+    api_key: str | None = field(default=None, repr=False)
+    root_path: str = ""
+    cors_origins: tuple[str, ...] = ()
+    max_body: int = 4 * 2**20
+    keep_alive: float = 15.0
+    send_timeout: float = 60.0
+    drain_timeout: float = 30.0
+
+    def shown(self) -> dict[str, Any]:
+        """Plain values, without the key."""
+        return {
+            "model_name": self.model_name,
+            "exit": shown_dial(self.exit),
+            "max_risk": self.max_risk,
+            "allow_criteria": self.allow_criteria,
+            "api_key": self.api_key is not None,
+            "root_path": self.root_path,
+            "cors_origins": list(self.cors_origins),
+            "max_body": self.max_body,
+            "drain_timeout": self.drain_timeout,
+        }
+
+
+def shown_dial(dial: Dial) -> Any:
+    """A position of the dial as requests write it."""
+    if isinstance(dial, ExitParams):
+        at = dial.threshold
+        threshold = {str(layer): at[layer] for layer in at} if isinstance(at, Mapping) else at
+        return {"criterion": dial.criterion, "threshold": threshold, "min_layer": dial.min_layer, "kv": dial.kv}
+    return dial if dial in ("off", "lossless") else {"risk": dial}

@@ -1,0 +1,207 @@
+"""The engine's process: takes jobs, steps, and sends what is new. `ProcessClient` starts it and holds the other end.
+
+It ends when the pipe is closed, so that it never outlives the server. What goes wrong in a step ends whom the step was
+about: those who brought a criterion that raised, else everybody it moved, each with the finish reason `error`. The step
+has been undone, and the others go on. What goes wrong elsewhere ends the process, and the server starts another.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import signal
+import socket
+import sys
+import threading
+import traceback
+from collections.abc import Callable
+from dataclasses import asdict
+from pathlib import Path
+from time import perf_counter
+
+from offramp.errors import EngineDown, OfframpError, Unsupported
+from offramp.exits.calibration import dial_positions
+from offramp.llm.dial import resolve_dial
+from offramp.llm.llm import LLM
+from offramp.serve.counters import Counters
+from offramp.serve.messages import Ask, Cancel, FromChild, Link, Load, LoadFailed, News, Ready, Refused, Submit, Told
+from offramp.serve.protocol import EngineInfo, Job, Piece
+from offramp.types.sampling import SamplingParams
+
+
+class Worker:
+    """Jobs on an engine. `send` takes what is to be told to the server."""
+
+    def __init__(self, llm: LLM, send: Callable[[FromChild], None]) -> None:
+        self._session, self._engine, self._send = llm.session, llm.engine, send
+        self._counters = Counters()
+        self._jobs: dict[int, list[int]] = {}  # the numbers of the outputs that have not ended, by the job's
+        self._outputs: dict[int, tuple[int, int]] = {}  # an output's job, and its index there
+
+    @property
+    def has_work(self) -> bool:
+        """Whether there is a step to do."""
+        return self._engine.has_work
+
+    def handle(self, message: Submit | Cancel | Ask) -> None:
+        """Do what the server asks."""
+        if isinstance(message, Submit):
+            self._submit(message.number, message.job)
+        elif isinstance(message, Ask):
+            self._send(Told(message.number, self._counters.stats(self._engine)))
+        else:
+            for number in list(self._jobs.get(message.number, ())):
+                self._engine.abort(number)
+                self._drop(number)
+
+    def step(self) -> None:
+        """One step of the engine; what is new goes to the server."""
+        start = perf_counter()
+        try:
+            result = self._session.step()
+        except Exception as error:
+            self._fail(error)
+            return
+        self._counters.stepped(result, perf_counter() - start)
+        for event in result.events:
+            if event.output_index == 0 and self._outputs[event.sequence][1] == 0:
+                self._counters.prompt_read(self._engine.sequences[event.sequence])
+        self._tell([*(event.sequence for event in result.events), *(ended.sequence for ended in result.finished)])
+
+    def _submit(self, number: int, job: Job) -> None:
+        try:
+            outputs = self._session.submit(
+                list(job.prompt),
+                sampling_of(job),
+                job.exit,
+                prompt_logprobs=job.prompt_logprobs,
+                echo_only=job.echo_only,
+            )
+        except OfframpError as error:
+            self._send(Refused(number, error))
+            return
+        except Exception as error:
+            traceback.print_exc()
+            self._send(Refused(number, EngineDown(f"the engine could not take the request: {error!r}")))
+            return
+        self._jobs[number] = outputs
+        self._outputs.update({output: (number, index) for index, output in enumerate(outputs)})
+
+    def _fail(self, error: Exception) -> None:
+        """A step was undone because of `error`: those who may be at fault end."""
+        suspects = self._engine.suspects
+        if not suspects:
+            raise error
+        traceback.print_exception(error)
+        self._engine.check_integrity()
+        for number in suspects:
+            self._engine.abort(number, f"a step of the engine broke off: {error!r}")
+        self._tell(suspects)
+
+    def _tell(self, numbers: list[int] | tuple[int, ...]) -> None:
+        """Send what is new of some outputs; those that have ended are forgotten."""
+        pieces = []
+        for number in dict.fromkeys(numbers):
+            chunk = self._session.read(number)
+            assert chunk is not None
+            job, index = self._outputs[number]
+            piece = Piece(
+                index=index,
+                text=chunk.text,
+                token_ids=chunk.token_ids,
+                exit_layers=chunk.exit_layers,
+                confidences=chunk.confidences,
+                logprobs=chunk.logprobs,
+                finish_reason=chunk.finish_reason,
+                report=chunk.output.report if chunk.output else None,
+                prompt_logprobs=chunk.prompt_logprobs,
+                error=chunk.error,
+            )
+            pieces.append((job, piece))
+            if chunk.finish_reason is not None:
+                self._drop(number)
+        self._send(News(tuple(pieces)))
+
+    def _drop(self, number: int) -> None:
+        """Forget an output that has ended."""
+        sequence = self._engine.sequences[number]
+        job, index = self._outputs.pop(number)
+        if index == 0 and sequence.accepted == sequence.prompt_length:
+            self._counters.prompt_read(sequence)
+        self._counters.ended(sequence)
+        self._session.drop(number)
+        self._jobs[job].remove(number)
+        if not self._jobs[job]:
+            del self._jobs[job]
+
+
+def sampling_of(job: Job) -> SamplingParams:
+    """The sampling parameters of a job, with its schema.
+
+    Raises:
+        Unsupported: it has one. This is the place to change once `SamplingParams` can hold it.
+    """
+    if job.schema is not None:
+        raise Unsupported("this engine cannot hold outputs to a JSON schema", hint="leave `response_format` out")
+    return job.sampling
+
+
+def describe(llm: LLM, exits: object) -> EngineInfo:
+    """What does not change while the engine runs; `exits` is what it was given as such."""
+    shape, backend = llm.engine.executor.shape, llm.backend
+    positions = dial_positions(llm.pack.calibrations, llm.calibration_key)
+    lossless = resolve_dial("lossless", llm.pack, llm.calibration_key) if shape.exit_layers else None
+    resolved = positions if lossless is None else {"lossless": lossless, **positions}
+    return EngineInfo(
+        model=llm.name,
+        executor=backend.executor,
+        dtype=backend.dtype,
+        kv_dtype=backend.kv_dtype,
+        device=backend.device,
+        num_layers=shape.num_layers,
+        exit_layers=shape.exit_layers,
+        vocab_size=shape.vocab_size,
+        max_model_len=shape.max_model_len,
+        kv_tokens=shape.num_blocks * shape.block_size,
+        max_num_seqs=llm.engine.config.max_num_seqs,
+        pack=str(exits) if isinstance(exits, str | Path) else None,
+        risks={position: params.kv for position, params in positions.items()},
+        resolved={position: asdict(params) for position, params in resolved.items()},
+    )
+
+
+def end_with(pipe: socket.socket) -> None:
+    """End this process, whatever it is at, as soon as the other end of the pipe is closed."""
+    poll = select.poll()
+    poll.register(pipe.fileno(), 0)  # nothing but a hang-up
+    poll.poll()
+    os._exit(0)
+
+
+def main(pipe: socket.socket) -> None:
+    """Load what the first message says, then do what the others say, until the pipe is closed."""
+    threading.Thread(target=end_with, args=(pipe,), daemon=True).start()
+    link = Link(pipe)
+    (load,) = link.receive(wait=True)
+    assert isinstance(load, Load)
+    try:
+        llm = LLM(**load.options)
+    except OfframpError as error:
+        link.send(LoadFailed(error))
+        link.finish()
+        return
+    worker = Worker(llm, link.send)
+    link.send(Ready(describe(llm, load.options.get("exits"))))
+    while True:
+        for message in link.receive(wait=not worker.has_work):
+            assert not isinstance(message, Load)
+            worker.handle(message)
+        if worker.has_work:
+            worker.step()
+
+
+if __name__ == "__main__":
+    # A terminal signals the whole group; when to stop is the server's decision.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    main(socket.socket(fileno=int(sys.argv[1])))

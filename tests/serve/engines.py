@@ -1,0 +1,101 @@
+"""Engines in processes of their own for tests, on an event loop that runs in a thread."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import threading
+from collections.abc import AsyncGenerator, Coroutine, Iterable
+from pathlib import Path
+from typing import Any, TypeVar
+
+from offramp.serve.process import ProcessClient
+from offramp.serve.protocol import EngineStats, Job, Piece
+from offramp.types.sampling import SamplingParams
+from tests.models.toys import save_model
+
+T = TypeVar("T")
+
+NAN = 7
+"""A token whose embedding is not finite: whatever reads it is not either."""
+
+LONG = 4096
+SIZES: dict[str, Any] = {"num_hidden_layers": 4, "max_position_embeddings": LONG}
+OPTIONS: dict[str, Any] = {
+    "exits": [1, 2],
+    "dtype": "float32",
+    "kv_tokens": 16384,
+    "max_num_seqs": 4,
+    "max_queue": 3,
+    "threads": 1,
+    "profitability": False,
+}
+
+
+def toy_options(folder: Path) -> dict[str, Any]:
+    """A byte-level toy model in `folder`, with exits at layers 1 and 2 of 4, four places and a queue of three."""
+    model = save_model(folder, **SIZES)
+    model.model.embed_tokens.weight.data[NAN] = float("nan")
+    model.save_pretrained(folder)
+    return {"model": str(folder), **OPTIONS}
+
+
+class Running:
+    """A `ProcessClient` and the event loop that uses it."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self.loop.run_forever)
+        self._thread.start()
+        self.client = ProcessClient(options)
+
+    def run(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have the loop do something."""
+        return asyncio.run_coroutine_threadsafe(work, self.loop).result(120)
+
+    def pieces(self, job: Job) -> list[Piece]:
+        """All of a job."""
+        return self.run(collect(self.client.generate(job)))
+
+    def stats(self) -> EngineStats:
+        return self.run(self.client.stats())
+
+    def close(self) -> None:
+        self.run(self.client.close())
+        self.loop.call_soon_threadsafe(self.loop.stop)
+        self._thread.join()
+        self.loop.close()
+
+
+async def collect(pieces: AsyncGenerator[Piece, None]) -> list[Piece]:
+    return [piece async for piece in pieces]
+
+
+def job(prompt: Iterable[int], number: int = 0, **more: Any) -> Job:
+    """A job; what `Job` does not know are sampling parameters."""
+    own = {name: more.pop(name) for name in list(more) if name in Job.__dataclass_fields__}
+    return Job(f"job-{number}", tuple(prompt), SamplingParams(**more), **own)
+
+
+def endless(number: int = 0, **more: Any) -> Job:
+    """A job that goes on for thousands of steps."""
+    return job((65, 66, 67), number, max_tokens=LONG - 8, ignore_eos=True, **more)
+
+
+def children() -> list[int]:
+    """The processes that this one has started and not yet reaped, zombies included."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                after_name = (folder / "stat").read_text().rpartition(")")[2].split()
+            except OSError:
+                continue
+            if int(after_name[1]) == os.getpid():
+                found.append(int(folder.name))
+    return found
+
+
+def engine_processes() -> list[int]:
+    """The children that are engines."""
+    return [pid for pid in children() if b"offramp.serve.worker" in Path(f"/proc/{pid}/cmdline").read_bytes()]

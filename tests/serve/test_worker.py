@@ -1,0 +1,146 @@
+"""The engine's side without a process: what breaks off in a step, and for whom."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, cast
+
+import pytest
+
+from offramp import LLM, ExitParams
+from offramp.engine.policies import Depth
+from offramp.exits.criteria import Signals
+from offramp.serve.messages import Ask, Cancel, FromChild, News, Submit, Told
+from offramp.serve.protocol import Job, Piece
+from offramp.serve.worker import Worker
+from offramp.types.executor import Executor
+from tests.serve.engines import job, toy_options
+
+PROMPT = (65, 66, 67)
+
+
+@pytest.fixture(scope="module")
+def llm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[LLM]:
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
+        with LLM(**toy_options(tmp_path_factory.mktemp("toy"))) as llm:
+            yield llm
+
+
+class Running:
+    """A worker and what it has sent."""
+
+    def __init__(self, llm: LLM) -> None:
+        self.engine = llm.engine
+        self.sent: list[FromChild] = []
+        self.worker = Worker(llm, self.sent.append)
+
+    def submit(self, *jobs: Job) -> None:
+        for number, one in enumerate(jobs):
+            self.worker.handle(Submit(number, one))
+
+    def finish(self) -> None:
+        while self.worker.has_work:
+            self.worker.step()
+        self.engine.check_integrity()
+        assert not self.engine.sequences and self.engine.pool.num_free == self.engine.pool.num_blocks
+
+    def pieces(self, number: int) -> list[Piece]:
+        news = [message for message in self.sent if isinstance(message, News)]
+        return [piece for message in news for job, piece in message.pieces if job == number]
+
+    def tokens(self, number: int) -> list[int]:
+        return [token for piece in self.pieces(number) for token in piece.token_ids]
+
+
+class Breaking:
+    """An executor of which the next call of `name` fails."""
+
+    def __init__(self, executor: Executor, name: str) -> None:
+        self.executor, self._name = executor, name
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self._name:
+            return getattr(self.executor, name)
+        self._name = ""
+        raise MemoryError("no room")
+
+
+@pytest.mark.parametrize("name", ["run_segment", "score"])
+def test_a_step_that_breaks_off_ends_whom_it_moved(llm: LLM, name: str, capfd: pytest.CaptureFixture[str]) -> None:
+    running = Running(llm)
+    running.submit(job(PROMPT, 0, max_tokens=8, n=2), job((70, 71), 1, max_tokens=8))
+    running.worker.step()
+    good = running.engine.executor
+    broken = cast("Executor", Breaking(good, name))
+    running.engine.executor = running.engine.meter.executor = broken
+    try:
+        running.worker.step()
+    finally:
+        running.engine.executor = running.engine.meter.executor = good
+    moved = {number for number in (0, 1) if any(piece.error for piece in running.pieces(number))}
+    assert moved
+    for number in moved:
+        (piece,) = [piece for piece in running.pieces(number) if piece.error]
+        assert (piece.finish_reason, piece.error) == ("error", "a step of the engine broke off: MemoryError('no room')")
+    assert "MemoryError: no room" in capfd.readouterr().err
+    running.submit(job(PROMPT, 5, max_tokens=8, ignore_eos=True))
+    running.finish()
+    assert len(running.tokens(0)) >= 8
+
+
+class Raising:
+    """A criterion that raises when it has to judge."""
+
+    name: ClassVar[str] = "raising"
+    needs: ClassVar[frozenset[Any]] = frozenset()
+    reads_token: ClassVar[bool] = False
+
+    def confidence(self, rows: Sequence[Signals]) -> list[float | None]:
+        raise ZeroDivisionError("no confidence")
+
+
+def test_a_criterion_that_raises_ends_only_those_who_brought_it(llm: LLM) -> None:
+    healthy = [
+        job(PROMPT, 0, max_tokens=20, ignore_eos=True),
+        job((70, 71), 2, max_tokens=20, ignore_eos=True, exit=ExitParams(threshold=0.004)),
+    ]
+    alone = Running(llm)
+    alone.submit(*healthy)
+    alone.finish()
+    running = Running(llm)
+    running.submit(healthy[0], healthy[1], job((80,), 3, max_tokens=20, ignore_eos=True, exit="lossless"))
+    running.engine.sequences[max(running.engine.sequences)].criterion = Raising()
+    running.finish()
+    assert [running.tokens(number) for number in (0, 1)] == [alone.tokens(number) for number in (0, 1)]
+    last = running.pieces(2)[-1]
+    assert (last.finish_reason, len(running.tokens(2))) == ("error", 1)
+    assert last.error == "a step of the engine broke off: ZeroDivisionError('no confidence')"
+
+
+def test_an_engine_that_cannot_plan_is_not_trusted(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
+    running = Running(llm)
+    running.submit(job(PROMPT))
+    with monkeypatch.context() as patch:
+        patch.setattr(Depth, "select", lambda *_: 1 / 0)
+        with pytest.raises(ZeroDivisionError):
+            running.worker.step()
+    running.worker.handle(Cancel(0))
+    running.finish()
+
+
+def test_a_cancelled_job_is_gone_before_the_next_step(llm: LLM) -> None:
+    running = Running(llm)
+    running.submit(job(PROMPT, 0, max_tokens=50, n=3, ignore_eos=True), job((70, 71), 1, max_tokens=5, ignore_eos=True))
+    running.worker.step()
+    running.worker.handle(Cancel(0))
+    running.worker.handle(Cancel(0))
+    running.worker.handle(Cancel(77))
+    assert len(running.engine.sequences) == 1
+    seen = len(running.pieces(0))
+    running.finish()
+    assert len(running.pieces(0)) == seen and len(running.tokens(1)) == 5
+    running.worker.handle(Ask(9))
+    told = running.sent[-1]
+    assert isinstance(told, Told) and told.number == 9
+    assert (told.stats.aborted, told.stats.prompt_tokens, told.stats.running) == (3, 5, 0)
