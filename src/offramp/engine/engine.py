@@ -78,18 +78,18 @@ class Engine:
             raise QueueFull(f"{len(self.scheduler.waiting)} sequences wait already, the limit is {limit}")
         seed = secrets.randbelow(MAX_SEED - sampling.n) if sampling.seed is None else sampling.seed
         criterion = None if exit is None else self._criterion(exit)
-        numbers: list[int] = []
-        for i, number in enumerate(range(self._num_submitted, self._num_submitted + sampling.n)):
+        numbers = list(range(self._num_submitted, self._num_submitted + sampling.n))
+        for i, number in enumerate(numbers):
             sequence = Sequence(
                 number, list(request.prompt), sampling, (seed + i) % MAX_SEED, self.executor.shape, exit, criterion
             )
+            sequence.guide = request.guide(i)
             if i:
                 sequence.parent = self.sequences[numbers[0]]
             self.sequences[number] = sequence
             if request.stop_checks:
                 self._stop_checks[number] = request.stop_checks[i]
             self.scheduler.waiting.append(sequence)
-            numbers.append(number)
         self._num_submitted += sampling.n
         return numbers
 

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from offramp.engine.guide import Constraint, Guide
 from offramp.types.exits import ExitParams
 from offramp.types.output import FinishReason
 from offramp.types.sampling import SamplingParams
@@ -16,12 +17,17 @@ StopCheck = Callable[[int], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt with its parameters. `exit` None runs every layer. `stop_checks` holds one check per output."""
+    """One prompt with its parameters. `exit` None runs every layer. `stop_checks` and `constraints` hold one per output."""
 
     prompt: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     exit: ExitParams | None = None
     stop_checks: Sequence[StopCheck] = ()
+    constraints: Sequence[Constraint] = ()
+
+    def guide(self, output: int) -> Guide | None:
+        """What holds an output to its constraint, if it has one."""
+        return Guide(self.constraints[output], len(self.prompt)) if self.constraints else None
 
 
 class TokenEvent(NamedTuple):

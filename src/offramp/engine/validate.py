@@ -24,6 +24,10 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
             f"`n` is {request.sampling.n}, the queue holds {config.max_queue}", param="n", hint="raise `max_queue`"
         )
     _check_sampling(request.sampling, shape)
+    if request.sampling.json_schema is not None and not request.constraints:
+        raise Unsupported(
+            "the request has a JSON schema and no constraints that hold it", hint="generate with `LLM`, which makes them"
+        )
     if request.exit is not None:
         _check_exit(request.exit, executor, config)
 

@@ -17,6 +17,7 @@ from offramp.exits.calibration import CalibrationKey
 from offramp.exits.pack import ExitPack
 from offramp.llm.dial import Dial, resolve_dial
 from offramp.llm.record import Record
+from offramp.llm.schema import SchemaCompiler
 from offramp.tokenizer import Tokenizer
 from offramp.types.executor import Executor
 from offramp.types.output import Chunk, Output
@@ -55,6 +56,7 @@ class Session:
         self._recorder = None if trace is None else TraceRecorder()
         on_test = None if self._recorder is None else self._recorder.record
         self.engine = Engine(executor, config, costs, on_test=on_test)
+        self._schemas = SchemaCompiler(tokenizer, executor.shape)
         self._records: dict[int, Record] = {}
         self._tallies: dict[int, Tally] = {}
         self._closed = False
@@ -71,7 +73,8 @@ class Session:
         """Queue a prompt; returns the numbers of its outputs.
 
         Raises:
-            Unsupported: the session is closed.
+            InvalidParameter, Unsupported, CacheTooSmall, PackError, MissingDependency: it can never be served.
+            QueueFull: too many wait.
         """
         if self._closed:
             raise Unsupported("this LLM is closed", hint="make a new one")
@@ -79,7 +82,9 @@ class Session:
         ends = frozenset((*stop_ids, *sampling.stop_token_ids))
         records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
         params = resolve_dial(exit, self.pack, self.key)
-        numbers = self.engine.submit(Request(prompt, sampling, params, [r.push_token for r in records]))
+        schema = sampling.json_schema
+        constraints = () if schema is None else self._schemas.constraints(schema, sampling.n)
+        numbers = self.engine.submit(Request(prompt, sampling, params, [r.push_token for r in records], constraints))
         self._records.update(zip(numbers, records, strict=True))
         return numbers
 
