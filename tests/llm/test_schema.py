@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from offramp.errors import InvalidParameter, MissingDependency, OfframpError, Unsupported
-from offramp.llm.schema import MAX_SCHEMA_BYTES, SchemaCompiler, SchemaConstraint, Spelling
+from offramp.errors import InvalidParameter, MissingDependency, Unsupported
+from offramp.llm.schema import SchemaCompiler
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder
 from offramp.types.executor import ModelShape
 from offramp.types.sampling import SamplingParams
@@ -26,6 +26,13 @@ POINT = {
     "required": ["x", "kind"],
     "additionalProperties": False,
 }
+
+
+def nested(depth: int) -> dict[str, Any]:
+    schema: dict[str, Any] = {"type": "integer"}
+    for _ in range(depth):
+        schema = {"type": "array", "items": schema}
+    return schema
 
 
 @pytest.fixture(scope="module")
@@ -145,21 +152,20 @@ def told(compiler: SchemaCompiler, schema: Any) -> str:
         ({"type": "objekt"}, "Invalid type: objekt"),
         ({"type": "object", "properties": 3}, "properties must be an object"),
         ({"type": "object", "not": {}}, 'Unimplemented keys: ["not"]'),
-        ({"minimum": 3, "maximum": 2, "type": "integer"}, "Unsatisfiable schema: minimum (3) is greater than maximum (2)"),
+        (
+            {"minimum": 3, "maximum": 2, "type": "integer"},
+            "Unsatisfiable schema: minimum (3) is greater than maximum (2)",
+        ),
         ({"$ref": "#/definitions/x"}, "Pointer '/definitions/x' does not exist"),
         ({"$ref": "#"}, "NoExtensionBias"),
-        ({"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}}, 'Unimplemented keys: ["uniqueItems"]'),
+        (
+            {"type": "array", "uniqueItems": True, "x-guidance": {"lenient": True}},
+            'Unimplemented keys: ["uniqueItems"]',
+        ),
     ],
 )
 def test_a_bad_schema_is_refused_with_the_reason(compiler: SchemaCompiler, schema: Any, reason: str) -> None:
     assert told(compiler, schema).startswith(f"`json_schema` cannot be used: {reason}")
-
-
-def nested(depth: int) -> dict[str, Any]:
-    schema: dict[str, Any] = {"type": "integer"}
-    for _ in range(depth):
-        schema = {"type": "array", "items": schema}
-    return schema
 
 
 def test_schemas_that_are_too_much_are_refused(compiler: SchemaCompiler) -> None:
@@ -167,12 +173,9 @@ def test_schemas_that_are_too_much_are_refused(compiler: SchemaCompiler) -> None
     doubling = {"$defs": {str(i): json.loads(json.dumps(both).replace("1", str(i + 1))) for i in range(30)}}
     doubling["$defs"] = {k: {"allOf": [v, v]} for k, v in doubling["$defs"].items()} | {"30": {"type": "string"}}
     wide = {"type": "object", "properties": {f"p{i}": {"type": "string"} for i in range(2000)}}
-    assert told(compiler, nested(10_000)) == "`json_schema` is nested too deeply"
-    assert "recursion limit exceeded" in told(compiler, nested(200))
     assert "schema too large" in told(compiler, {**doubling, "$ref": "#/$defs/0"})
     assert "Too many items" in told(compiler, wide)
     assert "too big" in told(compiler, {"enum": [f"{i:x}" for i in range(6000)]})
-    assert told(compiler, {"const": "x" * MAX_SCHEMA_BYTES}).endswith(f"at most {MAX_SCHEMA_BYTES} are allowed")
 
 
 def test_what_costs_too_much_later_breaks_off_then(compiler: SchemaCompiler) -> None:
@@ -185,28 +188,33 @@ def test_what_costs_too_much_later_breaks_off_then(compiler: SchemaCompiler) -> 
             constraint.allowed()
 
 
-@pytest.mark.parametrize("schema", [{"const": float("nan")}, {"const": {1, 2}}, {"const": b"x"}])
-def test_what_is_not_json_is_refused(compiler: SchemaCompiler, schema: Any) -> None:
-    assert told(compiler, schema).startswith("`json_schema` is not JSON: ")
-
-
 @pytest.mark.parametrize(
     ("values", "message"),
     [
         ({"json_schema": [1]}, "`json_schema` must be a JSON object, not [1]"),
         (
+            {"json_schema": {"const": math.nan}},
+            "`json_schema` is not JSON: Out of range float values are not JSON compliant",
+        ),
+        ({"json_schema": {"const": b"x"}}, "`json_schema` is not JSON: Object of type bytes is not JSON serializable"),
+        (
+            {"json_schema": nested(10_000)},
+            "`json_schema` is nested too deeply, at most 100 levels are allowed",
+        ),
+        ({"json_schema": {"const": "x" * 2**16}}, "`json_schema` has 65549 bytes, at most 65536 are allowed"),
+        (
             {"json_schema": {}, "ignore_eos": True},
-            "`json_schema` cannot be given with `ignore_eos`: where the schema is satisfied, only the end may follow\n"
+            "`json_schema` cannot be given with `ignore_eos`: only the end may follow what satisfies it\n"
             "hint: leave out `ignore_eos`",
         ),
         (
             {"json_schema": {}, "min_tokens": 3},
-            "`json_schema` cannot be given with `min_tokens`: where the schema is satisfied, only the end may follow\n"
+            "`json_schema` cannot be given with `min_tokens`: only the end may follow what satisfies it\n"
             "hint: leave out `min_tokens`",
         ),
     ],
 )
-def test_parameters_that_do_not_go_with_a_schema(values: dict[str, Any], message: str) -> None:
+def test_parameters_that_cannot_be(values: dict[str, Any], message: str) -> None:
     with pytest.raises(InvalidParameter) as error:
         SamplingParams.from_dict(values)
     assert str(error.value) == message

@@ -32,7 +32,9 @@ def masked_rows(seed: int) -> list[ScoreRow]:
         lambda: pick.sample(REDUCED, 9),
         list,
     ]
-    return [row._replace(allowed=packed(pick.choice(kinds)())) if pick.random() < 0.8 else row for row in random_rows(seed)]
+    return [
+        row._replace(allowed=packed(pick.choice(kinds)())) if pick.random() < 0.8 else row for row in random_rows(seed)
+    ]
 
 
 @pytest.mark.parametrize("fields", HEADS)
@@ -43,7 +45,9 @@ def test_masked_rows_are_scored_as_by_torch(toy: Toy, fields: dict[str, Any], se
     for boundary, needs in ((1, NEEDS), (2, NEEDS - {"classifier"})):
         theirs = torch.score(boundary, rows, needs)
         assert_close(native.score(boundary, rows, needs), theirs)
-        assert_close(native.score(boundary, rows, needs, choose=False), torch.score(boundary, rows, needs, choose=False))
+        assert_close(
+            native.score(boundary, rows, needs, choose=False), torch.score(boundary, rows, needs, choose=False)
+        )
         for row, scored in zip(rows, theirs, strict=True):
             assert scored.token is None or row.allowed is None or scored.token in tokens_of(row.allowed)
         assert len({s.token for s in theirs}) > 20 and None in {s.token for s in theirs}
@@ -63,5 +67,5 @@ def test_a_masked_row_is_scored_the_same_alone_and_on_any_instruction_set(toy: T
 def test_a_mask_of_another_type_is_refused(toy: Toy) -> None:
     native = executors(toy, ExitSpec(1))[1]
     for wrong in ([1, 2], "ab", bytearray(b"ab"), 3):
-        with pytest.raises(TypeError, match="^a mask must be `bytes`$"):
+        with pytest.raises(TypeError, match=r"^a mask must be `bytes`$"):
             native.score(1, [random_rows(1)[0]._replace(allowed=wrong)], frozenset())  # type: ignore[arg-type]

@@ -28,9 +28,9 @@ class Constraint(Protocol):
 class Guide:
     """A constraint together with the tokens of its sequence.
 
-    A token is pushed when the mask behind it is asked for, so the last one of an output never is. Every exit and the top
-    ask at the same position, and a check of drafts at all of theirs at once: masks are kept while they may be asked for.
-    A constraint that has raised allows nothing any more, and `failure` is what it raised.
+    A token is pushed when the mask behind it is asked for, so the last one of an output never is. Every exit and the
+    top ask at the same position, and a check of drafts at all of theirs at once: masks are kept while they may be asked
+    for. A constraint that has raised allows nothing any more, and `failure` is what it raised.
     """
 
     def __init__(self, constraint: Constraint, prompt_length: int) -> None:

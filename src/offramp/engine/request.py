@@ -17,7 +17,10 @@ StopCheck = Callable[[int], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt with its parameters. `exit` None runs every layer. `stop_checks` and `constraints` hold one per output."""
+    """One prompt with its parameters. `exit` None runs every layer.
+
+    `stop_checks` and `constraints` hold one per output; without constraints any token may be chosen.
+    """
 
     prompt: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)

@@ -26,7 +26,8 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
     _check_sampling(request.sampling, shape)
     if request.sampling.json_schema is not None and not request.constraints:
         raise Unsupported(
-            "the request has a JSON schema and no constraints that hold it", hint="generate with `LLM`, which makes them"
+            "the request has a JSON schema and no constraints that hold it",
+            hint="generate with `LLM`, which makes them",
         )
     if request.exit is not None:
         _check_exit(request.exit, executor, config)

@@ -17,8 +17,6 @@ from offramp.types.executor import ModelShape
 if TYPE_CHECKING:
     from llguidance import JsonCompileOptions, LLMatcher, LLParserLimits, LLTokenizer
 
-MAX_SCHEMA_BYTES = 2**16
-
 OPTIONS: JsonCompileOptions = {
     "lenient": False,
     "coerce_one_of": False,
@@ -65,23 +63,23 @@ class SchemaConstraint:
 
 
 class SchemaCompiler:
-    """Makes constraints for one model. Its vocabulary is read when the first schema comes, which takes part of a second."""
+    """Makes constraints for one model, whose vocabulary is read when the first schema comes: part of a second."""
 
     def __init__(self, tokenizer: Tokenizer, shape: ModelShape) -> None:
         self._tokenizer, self._shape = tokenizer, shape
 
     def constraints(self, schema: Mapping[str, Any], count: int) -> list[SchemaConstraint]:
-        """Equal constraints to a schema, for `count` outputs; {} is any JSON object.
+        """Equal constraints to the schema of sampling parameters, for `count` outputs; {} is any JSON object.
 
         Raises:
-            InvalidParameter: a schema that is not JSON, is too large, uses what llguidance does not know, or that
+            InvalidParameter: a schema that uses what llguidance does not know, is too large once compiled, or that
                 nothing satisfies.
             Unsupported: the model has no end-of-sequence token.
             MissingDependency: llguidance is not installed.
         """
         if not self._shape.eos_token_ids:
             raise Unsupported("the model has no end-of-sequence token, so no output can end where `json_schema` says")
-        text = _as_text(schema or {"type": "object"})
+        text = json.dumps(schema or {"type": "object"})
         matcher_type, limits = _matcher_and_limits()
         try:
             grammar = matcher_type.grammar_from_json_schema(text, overrides=OPTIONS)
@@ -92,7 +90,7 @@ class SchemaCompiler:
                 f"`json_schema` cannot be used: {error}",
                 param="json_schema",
                 hint="the keywords that can be used: "
-                "https://github.com/guidance-ai/llguidance/blob/main/docs/json_schema.md",
+                "https://github.com/microsoft/llguidance/blob/main/docs/json_schema.md",
             ) from error
         return [first.copy() for _ in range(count)]
 
@@ -108,7 +106,7 @@ class SchemaCompiler:
 
 
 class Spelling:
-    """A model's vocabulary as llguidance asks for it: the bytes of each token, and the tokens of text that must come."""
+    """A model's vocabulary as llguidance wants it: the bytes of each token, and the tokens of text that must come."""
 
     def __init__(self, tokenizer: Tokenizer, shape: ModelShape) -> None:
         self._tokenizer = tokenizer
@@ -130,20 +128,6 @@ class Spelling:
             return ids
         assert self.vocabulary is not None, "asked for tokens before the vocabulary is there"
         return self.vocabulary.greedy_tokenize(text)
-
-
-def _as_text(schema: Mapping[str, Any]) -> str:
-    try:
-        text = json.dumps(dict(schema), allow_nan=False)
-    except RecursionError:
-        raise InvalidParameter("`json_schema` is nested too deeply", param="json_schema") from None
-    except (TypeError, ValueError) as error:
-        raise InvalidParameter(f"`json_schema` is not JSON: {error}", param="json_schema") from error
-    if len(text) > MAX_SCHEMA_BYTES:
-        raise InvalidParameter(
-            f"`json_schema` has {len(text)} bytes, at most {MAX_SCHEMA_BYTES} are allowed", param="json_schema"
-        )
-    return text
 
 
 def _matcher_and_limits() -> tuple[type[LLMatcher], LLParserLimits]:

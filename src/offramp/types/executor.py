@@ -71,8 +71,8 @@ class ScoreRow(NamedTuple):
     """A position whose hidden state chooses the token for `position + 1`.
 
     `prompt` and `output` are the token ids up to and including `position` (empty unless `sampling.reads_history`);
-    `banned` are ids that may not be chosen. `allowed` is a mask of those that may, None for all: token t if bit t % 8 of
-    byte t // 8 is set, which no token beyond its end is.
+    `banned` are ids that may not be chosen. `allowed` is a mask of those that may, None for all: token t may if bit
+    t % 8 of byte t // 8 is set, and none may whose byte is beyond its end.
     """
 
     position: int

@@ -9,6 +9,7 @@ from typing import Any
 
 from offramp.errors import InvalidParameter
 from offramp.types.checks import check_integer, check_number, known_fields
+from offramp.types.schema import check_schema
 
 MAX_SEED = 2**63 - 1
 
@@ -18,8 +19,9 @@ class SamplingParams:
     """Sampling parameters of one request, validated on construction.
 
     Order of application (the same at exits and at the top): `logit_bias`, bans from `min_tokens` and the mask of
-    `json_schema`, repetition, frequency and presence penalties, then temperature, `top_k`, `top_p`, `min_p`. Every draw is Gumbel-max with
-    noise keyed by (seed, position, token id); temperature 0 takes the largest logit (lowest id on ties).
+    `json_schema`, repetition, frequency and presence penalties, then temperature, `top_k`, `top_p`, `min_p`. Every
+    draw is Gumbel-max with noise keyed by (seed, position, token id); temperature 0 takes the largest logit (lowest id
+    on ties).
 
     Args:
         temperature: 0 is greedy. Default 0.
@@ -107,12 +109,11 @@ class SamplingParams:
             self._check_schema(self.json_schema)
 
     def _check_schema(self, schema: object) -> None:
-        if not isinstance(schema, Mapping):
-            raise InvalidParameter(f"`json_schema` must be a JSON object, not {schema!r}", param="json_schema")
+        object.__setattr__(self, "json_schema", check_schema(schema))
         for name, given in (("ignore_eos", self.ignore_eos), ("min_tokens", self.min_tokens)):
             if given:
                 raise InvalidParameter(
-                    f"`json_schema` cannot be given with `{name}`: where the schema is satisfied, only the end may follow",
+                    f"`json_schema` cannot be given with `{name}`: only the end may follow what satisfies it",
                     param=name,
                     hint=f"leave out `{name}`",
                 )
