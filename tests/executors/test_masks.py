@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -23,7 +24,7 @@ def reduced_executor(toy: Toy, *, other: bool) -> Executor:
     return toy.executor(make_pack(toy, ExitSpec(2, vocabulary="frequent", other=other), REDUCED))
 
 
-def score_masked(toy: Toy, executor: Executor, allowed: Iterable[int], rows: int = 1, **row: object) -> list[Scored]:
+def score_masked(toy: Toy, executor: Executor, allowed: Iterable[int], rows: int = 1, **row: Any) -> list[Scored]:
     """Rows at the first exit, all under one mask."""
     return score_hidden(executor, 1, states(toy, rows), LISTED, TOKEN_FEATURES, allowed=packed(allowed), **row)
 
@@ -92,6 +93,6 @@ def test_a_mask_may_be_shorter_or_longer_than_the_vocabulary(toy: Toy) -> None:
 
 def test_penalties_do_not_bring_a_token_back(toy: Toy) -> None:
     sampling = SamplingParams(repetition_penalty=0.1, presence_penalty=-2.0, logit_bias={7: 100.0}, logprobs=VOCAB)
-    row = {"prompt": [7], "output": [7, 7], "allowed": packed([2, 3])}
+    row: dict[str, Any] = {"prompt": [7], "output": [7, 7], "allowed": packed([2, 3])}
     scored = score_hidden(toy.executor(), 1, states(toy), sampling, **row)[0]
     assert {token for token, _ in scored.logprobs or ()} == {2, 3}

@@ -35,7 +35,7 @@ PROMPTS = (
     (AGE, "How old are you?"),
     (COLOURS, "Name colours, as a JSON array."),
 )
-DIALS = {
+DIALS: dict[str, Any] = {
     "off": "off",
     "lossless": ExitParams(threshold={20: 0.5, 26: 0.4}, kv="verify", max_draft=6),
     "fill": ExitParams(threshold=0.2, kv="fill"),

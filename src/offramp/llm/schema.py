@@ -15,7 +15,8 @@ from offramp.tokenizer import Tokenizer
 from offramp.types.executor import ModelShape
 
 if TYPE_CHECKING:
-    from llguidance import JsonCompileOptions, LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance._lib import JsonCompileOptions
 
 OPTIONS: JsonCompileOptions = {
     "lenient": False,
@@ -140,7 +141,7 @@ def _matcher_and_limits() -> tuple[type[LLMatcher], LLParserLimits]:
             "`json_schema` needs llguidance, which is not installed", hint="pip install 'offramp[server]'"
         ) from None
     limits = LLParserLimits(
-        max_grammar_size=20_000,
+        max_grammar_size=10_000,
         initial_lexer_fuel=200_000,
         step_max_items=10_000,
         max_lexer_states=20_000,

@@ -54,7 +54,8 @@ def _unpacked(allowed: bytes | None, vocab_size: int) -> Tensor:
     """Which tokens a row's mask allows: bool [vocab_size]."""
     if allowed is None:
         return torch.ones(vocab_size, dtype=torch.bool)
-    bits = np.unpackbits(np.frombuffer(allowed, dtype=np.uint8), count=vocab_size, bitorder="little")
+    whole = allowed.ljust(-(-vocab_size // 8), b"\0")  # NumPy does not clear the rest if there are no bits at all
+    bits = np.unpackbits(np.frombuffer(whole, dtype=np.uint8), count=vocab_size, bitorder="little")
     return torch.from_numpy(bits.view(np.bool_))
 
 
