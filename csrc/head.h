@@ -80,8 +80,10 @@ struct ScoreRow : Sampling {
   int64_t before = -1;   // slot of the position before, where the head reads the past; -1: there is none
   uint64_t seed = 0;
   std::vector<int32_t> banned, prompt, output;
+  std::vector<uint8_t> mask;  // token t may be chosen if bit t % 8 of byte t / 8 is set; empty: there is no mask
 
-  bool adjusts() const { return !bias.empty() || !banned.empty() || reads_history(); }
+  bool adjusts() const { return !bias.empty() || !banned.empty() || !mask.empty() || reads_history(); }
+  bool masks(int64_t token) const { return !mask.empty() && (mask[token / 8] >> token % 8 & 1) == 0; }
 };
 
 struct Scored {

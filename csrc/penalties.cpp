@@ -5,6 +5,8 @@
 namespace offramp {
 namespace {
 
+constexpr float kNever = -std::numeric_limits<float>::infinity();
+
 void forget(Counts& counts) {
   for (const int32_t column : counts.touched) counts.of[column] = 0;
   counts.touched.clear();
@@ -24,23 +26,37 @@ bool add_bias(const ScoreRow& row, const Head& head, float* logits) {
   return allowed;
 }
 
-// "Other" is banned only if every token outside the vocabulary is.
-void ban(const ScoreRow& row, const Head& head, float* logits, Counts& counts) {
-  constexpr float kNever = -std::numeric_limits<float>::infinity();
-  const int64_t outside = head.vocab() - head.tokens();
-  int64_t banned_outside = 0;
+// Returns how many tokens without a column are left.
+int64_t mask(const ScoreRow& row, const Head& head, float* logits) {
+  int64_t outside = 0;
+  if (head.other) {
+    for (int64_t token = 0; token < head.vocab(); ++token) outside += !row.masks(token);
+  }
+  for (int64_t column = 0; column < head.tokens(); ++column) {
+    if (row.masks(head.token(column))) {
+      logits[column] = kNever;
+    } else {
+      --outside;
+    }
+  }
+  return outside;
+}
+
+// Masks and bans. "Other" goes only if every token outside the vocabulary does.
+void forbid(const ScoreRow& row, const Head& head, float* logits, Counts& counts) {
+  int64_t outside = row.mask.empty() ? head.vocab() - head.tokens() : mask(row, head, logits);
   for (const int32_t token : row.banned) {
     if (!head.knows(token)) continue;
     const int64_t column = head.column(token);
     if (column >= 0) {
       logits[column] = kNever;
-    } else if (counts.of[token]++ == 0) {  // a token named twice counts once
+    } else if (!row.masks(token) && counts.of[token]++ == 0) {  // a token named twice counts once
       counts.touched.push_back(token);
-      ++banned_outside;
+      --outside;
     }
   }
   forget(counts);
-  if (head.other && banned_outside == outside) logits[head.tokens()] = kNever;
+  if (head.other && outside == 0) logits[head.tokens()] = kNever;
 }
 
 void count(const std::vector<int32_t>& tokens, const Head& head, Counts& counts) {
@@ -82,7 +98,7 @@ void Counts::reserve(int64_t vocab) {
 
 bool adjust(const ScoreRow& row, const Head& head, float* logits, Counts& counts) {
   const bool allowed = add_bias(row, head, logits);
-  if (!row.banned.empty()) ban(row, head, logits, counts);
+  if (!row.mask.empty() || !row.banned.empty()) forbid(row, head, logits, counts);
   if (row.reads_history()) penalise(row, head, logits, counts);
   return allowed;
 }

@@ -1,4 +1,4 @@
-// Bias, bans and penalties on logits, in the order of SamplingParams.
+// Bias, masks, bans and penalties on logits, in the order of SamplingParams.
 #pragma once
 
 #include <cstdint>
@@ -16,7 +16,7 @@ struct Counts {
   void reserve(int64_t vocab);
 };
 
-// Applies a row's bias, bans and penalties to its logits. False if nothing may be chosen because a positive bias names
+// Applies a row's bias, mask, bans and penalties to its logits. False if nothing may be chosen because a positive bias names
 // a token outside the head's vocabulary.
 bool adjust(const ScoreRow& row, const Head& head, float* logits, Counts& counts);
 

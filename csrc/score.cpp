@@ -32,6 +32,9 @@ std::vector<Scored> Scorer::score(int64_t boundary, const std::vector<ScoreRow>&
   deep_.clear();
   for (const ScoreRow& row : rows) {
     if (row.slot < 0 || std::max(row.slot, row.before) >= store_->num_slots()) throw std::out_of_range("no such slot");
+    if (!row.mask.empty() && static_cast<int64_t>(row.mask.size()) * 8 < head.vocab()) {
+      throw std::invalid_argument("a mask is shorter than the vocabulary");
+    }
     states_.push_back(store_->hidden(boundary, row.slot));
     if (compare) previous_.push_back(store_->hidden(boundary - 1, row.slot));
     if (head.past) past_.push_back(row.before < 0 ? nullptr : store_->state(row.before));

@@ -21,7 +21,7 @@ class Scorer {
   Scorer(Pool* pool, Store* store, std::vector<Head> heads, int64_t vocab, float eps);
 
   // See Model::score. One caller at a time. Throws std::out_of_range for a boundary or slot that does not exist and
-  // std::invalid_argument where a classifier is asked for that is not there.
+  // std::invalid_argument for a mask that is shorter than the vocabulary, or a classifier that is not there.
   std::vector<Scored> score(int64_t boundary, const std::vector<ScoreRow>& rows, uint32_t needs, bool choose);
 
   const std::vector<Head>& heads() const { return heads_; }

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 
 #include <algorithm>
+#include <cstring>
 #include <limits>
 #include <stdexcept>
 #include <string>
@@ -83,6 +84,15 @@ void read_tokens(PyObject* object, std::vector<int32_t>* tokens) {
   for (Py_ssize_t i = 0; i < count; ++i) tokens->push_back(token(PySequence_Fast_GET_ITEM(fast.ptr(), i)));
 }
 
+// A row's mask, in as many bytes as the vocabulary takes: tokens beyond its end may not be chosen.
+void read_mask(PyObject* object, int64_t vocab, std::vector<uint8_t>* mask) {
+  if (object == Py_None) return;
+  if (!PyBytes_Check(object)) throw nb::type_error("a mask must be `bytes`");
+  mask->resize(static_cast<size_t>((vocab + 7) / 8));
+  const size_t count = std::min(mask->size(), static_cast<size_t>(PyBytes_GET_SIZE(object)));
+  std::memcpy(mask->data(), PyBytes_AS_STRING(object), count);
+}
+
 void read_bias(PyObject* object, Sampling* row) {
   if (PyDict_CheckExact(object)) {
     PyObject *key, *value;
@@ -141,6 +151,7 @@ void read_row(PyObject* object, const Config& config, bool past, ScoreRow* row) 
     read_tokens(PyTuple_GET_ITEM(object, 5), &row->output);
   }
   read_tokens(PyTuple_GET_ITEM(object, 6), &row->banned);
+  read_mask(PyTuple_GET_ITEM(object, 7), config.vocab, &row->mask);
 }
 
 std::vector<ScoreRow> read_rows(nb::handle rows, const Config& config, bool past) {
@@ -151,7 +162,7 @@ std::vector<ScoreRow> read_rows(nb::handle rows, const Config& config, bool past
   PyObject* last = nullptr;  // rows of one request, and requests without parameters of their own, share an object
   for (Py_ssize_t i = 0; i < count; ++i) {
     PyObject* object = PySequence_Fast_GET_ITEM(fast.ptr(), i);
-    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 7) refuse("a row to score must be a `ScoreRow`");
+    if (!PyTuple_Check(object) || PyTuple_GET_SIZE(object) != 8) refuse("a row to score must be a `ScoreRow`");
     ScoreRow& row = read[static_cast<size_t>(i)];
     PyObject* sampling = PyTuple_GET_ITEM(object, 2);
     if (sampling == last) {

@@ -122,6 +122,7 @@ void adjustments_against_a_loop() {
         if (head.column(t) < 0) row.banned.push_back(t);
       }
     }
+    if (below(2)) row.mask = random_mask(head.vocab(), 1 + below(3));
     for (const int32_t token : std::set<int32_t>{some(1).empty() ? 1 : 4, 7}) row.bias.emplace_back(token, normal(2));
 
     std::vector<float> logits = random_logits(head.matrix.n, 2), expected = logits;
@@ -131,7 +132,10 @@ void adjustments_against_a_loop() {
       if (column_of(token) >= 0) expected[column_of(token)] += bias;
       if (head.knows(token) && column_of(token) < 0 && bias > 0) allowed = false;
     }
-    const std::set<int32_t> banned(row.banned.begin(), row.banned.end());
+    std::set<int32_t> banned(row.banned.begin(), row.banned.end());
+    for (int32_t t = 0; t < head.vocab() && !row.mask.empty(); ++t) {
+      if (!(row.mask[static_cast<size_t>(t / 8)] & 1u << t % 8)) banned.insert(t);
+    }
     int64_t left_outside = 0;
     for (int32_t t = 0; t < head.vocab(); ++t) {
       const int64_t column = column_of(t);

@@ -70,6 +70,7 @@ std::vector<ScoreRow> mixed_rows() {
     if (i % 8 == 1)
       row.repetition_penalty = 1.3, row.presence_penalty = 0.5, row.prompt = {1, 2, 3}, row.output = {3, 5};
     if (i % 9 == 2) row.banned = {1, 3, 5, 7};
+    if (i % 6 == 4) row.mask.assign(kVocab / 8, static_cast<uint8_t>(i % 4 ? 0x61 : 0x20));
     if (i % 10 == 3) row.bias = {{9, 4.0f}, {11, -4.0f}};
   }
   return rows;
@@ -225,14 +226,15 @@ void where_nothing_may_be_chosen() {
   const Owned owned = make_head(1, WeightType::f32);
   Bench bench(owned.head, 1);
   bench.fill(random_floats(kSlots * 2 * kHidden, 1));
-  std::vector<ScoreRow> rows(4);
+  std::vector<ScoreRow> rows(5);
   rows[0].banned = owned.head.ids;
   rows[1].bias = {{2, 0.5f}};
-  rows[2].bias = {{2, -0.5f}};
+  rows[2].mask.assign(kVocab / 8, 0x55);  // even tokens, none of which has a column
+  rows[3].bias = {{2, -0.5f}};
   for (ScoreRow& row : rows) row.temperature = 1, row.logprobs = 2;
   const std::vector<Scored> scored = bench.scorer.score(1, rows, kTokenNeeds, true);
-  for (int i = 0; i < 4; ++i) {
-    const bool silent = i < 2;
+  for (int i = 0; i < 5; ++i) {
+    const bool silent = i < 3;
     const float* f = scored[i].features;
     CHECK((scored[i].token == -1) == silent && scored[i].logprobs.empty() == silent);
     CHECK((f[0] == 0 && f[1] == 0 && f[2] == 1) == silent);
@@ -279,6 +281,9 @@ void what_does_not_fit_is_refused() {
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
   beyond[0].slot = 0, beyond[0].before = kSlots;
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
+  std::vector<ScoreRow> masked(1);
+  masked[0].mask.resize(kVocab / 8 - 1);
+  CHECK(throws<std::invalid_argument>([&] { bench.scorer.score(1, masked, 0, true); }));
   CHECK(bench.scorer.score(1, {}, kTokenNeeds, true).empty());
 }
 

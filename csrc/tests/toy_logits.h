@@ -3,6 +3,7 @@
 
 #include <algorithm>
 #include <cmath>
+#include <cstdint>
 #include <limits>
 #include <numeric>
 #include <random>
@@ -35,6 +36,15 @@ inline std::vector<float> random_logits(int64_t n, float scale) {
   if (below(2)) logits[below(n)] = logits[std::max_element(logits.begin(), logits.end()) - logits.begin()];
   if (*std::max_element(logits.begin(), logits.end()) == -kInf) logits[below(n)] = 1;
   return logits;
+}
+
+// A mask that allows one token in `rarity`, and bits beyond the vocabulary.
+inline std::vector<uint8_t> random_mask(int64_t vocab, int64_t rarity) {
+  std::vector<uint8_t> mask(static_cast<size_t>(vocab / 8 + 2), 0);
+  for (size_t bit = 0; bit < 8 * mask.size(); ++bit) {
+    if (below(rarity) == 0) mask[bit / 8] = static_cast<uint8_t>(mask[bit / 8] | 1u << bit % 8);
+  }
+  return mask;
 }
 
 // Columns of a row from the most likely down.

@@ -117,6 +117,27 @@ def test_sampling_flags(llm: FakeLLM) -> None:
     )
 
 
+def test_a_schema_is_an_object_or_a_file_that_has_one(
+    llm: FakeLLM, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    schema = {"type": "object", "required": ["a"]}
+    file = tmp_path / "schema.json"
+    file.write_text(json.dumps(schema), encoding="utf-8")
+    for given in (json.dumps(schema), str(file)):
+        main(["generate", "Why?", "--json-schema", given])
+    assert [call[2] for call in llm.calls] == [SamplingParams(json_schema=schema)] * 2
+    file.write_text("[1]", encoding="utf-8")
+    for given, told in (
+        (str(file), f"`{file}` is not a JSON object"),
+        ('{"a": ', "it is not JSON: Expecting value: line 1 column 7 (char 6)"),
+        ("{" * 10 + "nowhere", "it is not JSON: "),
+        ("no/such/file", "`no/such/file` is neither a JSON object nor a file: "),
+    ):
+        with pytest.raises(SystemExit):
+            main(["generate", "Why?", "--json-schema", given])
+        assert f"argument --json-schema: {told}" in capsys.readouterr().err
+
+
 def test_exit_flags(llm: FakeLLM) -> None:
     flags = "--criterion patience --threshold 2=0.5,4=0.75 --kv recompute --option exits=2 --option mode=strict"
     main(["generate", "Why?", *flags.split()])

@@ -175,3 +175,9 @@ def test_a_parameter_out_of_its_range(make: Callable[[], object], message: str) 
     with pytest.raises(OfframpError) as error:
         make()
     assert str(error.value).startswith(message)
+
+
+def test_a_schema_that_nothing_would_hold() -> None:
+    assert told(lambda: request(json_schema={}, ignore_eos=False)) == (
+        "the request has a JSON schema and no constraints that hold it\nhint: generate with `LLM`, which makes them"
+    )

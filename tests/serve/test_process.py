@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 import pytest
 
 from offramp import LLM, ExitParams, OfframpError, SamplingParams
-from offramp.errors import InvalidParameter, PackError, QueueFull, Unsupported
+from offramp.errors import InvalidParameter, PackError, QueueFull
 from offramp.serve.protocol import Job, Piece
 from tests.serve.engines import LONG, NAN, Running, collect, endless, job, toy_options
 
@@ -97,11 +98,7 @@ def test_a_stop_string_ends_the_output(running: Running, llm: LLM) -> None:
         (job((9999,)), InvalidParameter, "prompt token 9999 is not a token id, a whole number below 258"),
         (job([1] * LONG), InvalidParameter, f"the prompt has {LONG} tokens, the context holds {LONG} and must fit"),
         (job((1, 2), n=8), InvalidParameter, "`n` is 8, 4 outputs run at once and 3 may wait\nhint: ask for at most 7"),
-        (
-            job((1, 2), schema={"type": "object"}),
-            Unsupported,
-            "this engine cannot hold outputs to a JSON schema\nhint: ",
-        ),
+        (job((1, 2), schema={"type": "thing"}), InvalidParameter, "`json_schema` "),
         (job((1, 2), prompt_logprobs=500), InvalidParameter, "`prompt_logprobs` must be a whole number of at least 0 "),
     ],
 )
@@ -111,6 +108,12 @@ def test_what_cannot_be_served_is_refused_with_its_reason(
     with pytest.raises(OfframpError) as refused:
         running.pieces(asked)
     assert type(refused.value) is error and str(refused.value).startswith(message)
+
+
+def test_a_schema_binds_the_output(running: Running) -> None:
+    schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
+    pieces = running.pieces(job(PROMPTS[0], max_tokens=30, schema=schema, exit="lossless"))
+    assert json.loads(text_of(pieces))["a"] in (1, 2) and pieces[-1].finish_reason == "stop"
 
 
 def test_a_schema_nested_beyond_reason_is_refused(running: Running) -> None:

@@ -22,7 +22,7 @@ EXAMPLES = (
     "offramp doctor --json > report.json",
 )
 
-PACKAGES = ("torch", "numpy", "tokenizers", "gguf", "huggingface_hub", "jinja2", "rich")
+PACKAGES = ("torch", "numpy", "tokenizers", "gguf", "huggingface_hub", "jinja2", "rich", "llguidance")
 CPU_FEATURES = ("avx2", "fma", "f16c", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16", "asimd", "sve")
 
 

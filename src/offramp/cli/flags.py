@@ -132,6 +132,7 @@ def add_sampling_flags(parser: argparse.ArgumentParser) -> None:
         "stop_token_ids", int, "ID", "end at this token; may be repeated", flag="--stop-token-id", action="append"
     )
     group.switch("ignore_eos", "--ignore-eos", True, "go on after the end-of-sequence token")
+    group.add("json_schema", values.json_object, "FILE|JSON", "JSON Schema that the output satisfies; {} is any object")
     group.add("logprobs", int, "K", "log-probabilities of the chosen and the K likeliest tokens (with --json)")
 
 

@@ -76,8 +76,8 @@ def _verdict(outputs: list[Output]) -> int:
     failed = sum(output.finish_reason == "error" for output in outputs)
     if failed:
         print_error(
-            f"{failed} of {len(outputs)} outputs broke off: the model gave no finite number, or every token was banned",
-            "check the weights, `--logit-bias` and `--stop-token-ids`",
+            f"{failed} of {len(outputs)} outputs broke off: the model gave no finite number, or no token was allowed",
+            "check the weights, `--logit-bias`, `--stop-token-id` and `--json-schema`",
         )
     return 1 if failed else 0
 

@@ -6,6 +6,7 @@ import argparse
 import json
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, TypeVar
 
 A = TypeVar("A")
@@ -64,6 +65,24 @@ def size(text: str) -> int:
     if number < 1:
         raise argparse.ArgumentTypeError(f"`{text}` is no size")
     return number
+
+
+def json_object(text: str) -> dict[str, Any]:
+    """A JSON object, or a file that has one."""
+    where = "it"
+    if not text.lstrip().startswith("{"):
+        where = f"`{text}`"
+        try:
+            text = Path(text).read_text(encoding="utf-8")
+        except (OSError, ValueError) as error:
+            raise argparse.ArgumentTypeError(f"`{text}` is neither a JSON object nor a file: {error}") from None
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise argparse.ArgumentTypeError(f"{where} is not JSON: {error}") from None
+    if not isinstance(value, dict):
+        raise argparse.ArgumentTypeError(f"{where} is not a JSON object")
+    return value
 
 
 def pair(text: str, left: Callable[[str], A], right: Callable[[str], B]) -> tuple[A, B]:

@@ -45,7 +45,9 @@ def score_row(sequence: Sequence, position: int) -> ScoreRow:
         output = sequence.tokens[sequence.prompt_length : position + 1]
     too_short = position + 1 - sequence.prompt_length < sampling.min_tokens
     banned = sequence.stop_ids if too_short else ()
-    return ScoreRow(position, lease.blocks, sampling, sequence.seed, prompt, output, banned)
+    guide = sequence.guide
+    allowed = None if guide is None else guide.after(sequence.tokens, position, sequence.accepted)
+    return ScoreRow(position, lease.blocks, sampling, sequence.seed, prompt, output, banned, allowed)
 
 
 def test_exits(executor: Executor, boundary: int, due: Iterable[Due]) -> list[Test]:

@@ -13,6 +13,7 @@ from offramp.engine.advance import advance, fill_now
 from offramp.engine.blocks import BlockPool
 from offramp.engine.costs import CostModel
 from offramp.engine.decide import Test, apply_top, score_prompts, test_exits, top_choices
+from offramp.engine.guide import no_choice
 from offramp.engine.integrity import check_integrity
 from offramp.engine.make import make_sequences
 from offramp.engine.meter import Meter
@@ -25,8 +26,6 @@ from offramp.engine.sequence import Sequence
 from offramp.engine.validate import check_request
 from offramp.types.executor import Executor
 from offramp.types.output import FinishReason, LogProbs
-
-NO_CHOICE = "the model's numbers are not finite here, or every token is banned"
 
 
 class Engine:
@@ -212,7 +211,7 @@ class Engine:
             chose.append(sequence)
             events += self._emit(sequence, before, logprobs)
             if failed and sequence.finish_reason is None:
-                self._finish(sequence, "error", NO_CHOICE)
+                self._finish(sequence, "error", no_choice(sequence.guide))
         return events, chose
 
     def _score_prompts(self, sequences: list[Sequence]) -> None:
@@ -220,7 +219,7 @@ class Engine:
         room = self.config.max_num_batched_tokens
         if asked := [s for s in sequences if not s.prompt_scores.complete]:
             for sequence in self.meter.prompts(lambda: score_prompts(self.executor, asked, room)):
-                self._finish(sequence, "error", NO_CHOICE)
+                self._finish(sequence, "error", no_choice(sequence.guide))
         for sequence in [s for s in sequences if not (s.max_tokens or s.finish_reason) and s.choice_due()]:
             self._finish(sequence, "length")
 

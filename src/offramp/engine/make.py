@@ -27,8 +27,9 @@ def make_sequences(request: Request, first: int, shape: ModelShape, others: Iter
         Sequence(first + i, prompt, sampling, (seed + i) % MAX_SEED, shape, exit, criterion) for i in range(sampling.n)
     ]
     sequences[0].prompt_scores = PromptScores(len(prompt), request.prompt_logprobs)
-    for sequence in sequences[1:]:
-        sequence.parent = sequences[0]
+    for i, sequence in enumerate(sequences):
+        sequence.guide = request.guide(i)
+        sequence.parent = sequences[0] if i else None
     if request.echo_only:
         for sequence in sequences:
             sequence.max_tokens = 0

@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import NamedTuple
 
+from offramp.engine.guide import Constraint, Guide
 from offramp.types.exits import ExitParams
 from offramp.types.output import FinishReason
 from offramp.types.sampling import SamplingParams
@@ -16,19 +17,25 @@ StopCheck = Callable[[int], bool]
 
 @dataclass(frozen=True)
 class Request:
-    """One prompt with its parameters. `exit` None runs every layer. `stop_checks` holds one check per output.
+    """One prompt with its parameters. `exit` None runs every layer.
 
-    `prompt_logprobs` asks how likely the prompt's own tokens are at full depth, each with so many of the likeliest
-    beside it: the first output's `Sequence.prompt_scores`, complete before anything is chosen. With `echo_only` nothing
-    is chosen: outputs end, empty, when that is known.
+    `stop_checks` and `constraints` hold one per output; without constraints any token may be chosen. `prompt_logprobs`
+    asks how likely the prompt's own tokens are at full depth, each with so many of the likeliest beside it: the first
+    output's `Sequence.prompt_scores`, complete before anything is chosen. With `echo_only` nothing is chosen: outputs
+    end, empty, when that is known.
     """
 
     prompt: Sequence[int]
     sampling: SamplingParams = field(default_factory=SamplingParams)
     exit: ExitParams | None = None
     stop_checks: Sequence[StopCheck] = ()
+    constraints: Sequence[Constraint] = ()
     prompt_logprobs: int | None = None
     echo_only: bool = False
+
+    def guide(self, output: int) -> Guide | None:
+        """What holds an output to its constraint, if it has one."""
+        return Guide(self.constraints[output], len(self.prompt)) if self.constraints else None
 
 
 class Fault(Exception):

@@ -9,6 +9,7 @@ over the oldest tokens of [frontier[s], frontier[s-1])"; this file says which of
 from __future__ import annotations
 
 from offramp.engine.blocks import Lease
+from offramp.engine.guide import Guide
 from offramp.engine.prompts import PromptScores
 from offramp.exits.criteria import Criterion, Signals
 from offramp.types.executor import ModelShape
@@ -30,12 +31,9 @@ class Sequence:
         exit: ExitParams | None = None,
         criterion: Criterion | None = None,
     ) -> None:
-        self.number = number
-        self.prompt_length = len(prompt)
-        self.tokens = list(prompt)
-        self.sampling, self.seed, self.shape = sampling, seed, shape
-        self.exit, self.criterion = exit, criterion
-        self.exits_on = exit is not None
+        self.number, self.prompt_length, self.tokens = number, len(prompt), list(prompt)
+        self.sampling, self.seed = sampling, seed
+        self.shape, self.exit, self.criterion, self.exits_on = shape, exit, criterion, exit is not None
         kv = None if exit is None else exit.kv
         self.fills = kv == "fill"  # exited tokens pass the remaining segments
         self.recomputes = kv == "recompute"  # exited tokens run later, with the next token that climbs
@@ -55,13 +53,13 @@ class Sequence:
         self.replay_to, self._replayed = [len(prompt)] * self.top, False
         self.lease: Lease | None = None
         self.parent: Sequence | None = None
+        self.guide: Guide | None = None  # allows tokens, where the output is constrained
         self.past: object = None  # deep state of the token before the live one, kept while its slot is not written
         self.prompt_scores = PromptScores(len(prompt), None)
         self.finish_reason: FinishReason | None = None
         self.fault: str | None = None  # what went wrong, where it finished for that
-        self.switched_off, self.due = False, 0.0
+        self.switched_off, self.due, self.cached_prompt_tokens = False, 0.0, 0
         self.drafts_proposed = self.drafts_accepted = self.top_passes = self.replayed_tokens = 0
-        self.cached_prompt_tokens = 0
         room = shape.max_model_len - len(prompt)
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
 
@@ -257,6 +255,8 @@ class Sequence:
         del self.tokens[length:], self.marks[output:], self.confidences[output:]
         self.frontier = [min(f, length) for f in self.frontier]
         self.reached = [min(r, length) for r in self.reached]
+        if self.guide is not None:
+            self.guide.cut_back(length)
         self._new_live()
 
     def _new_live(self) -> None:

@@ -30,6 +30,11 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
     if request.prompt_logprobs is not None:
         check_integer("prompt_logprobs", request.prompt_logprobs, 0, MAX_LOGPROBS)
     _check_sampling(request.sampling, shape)
+    if request.sampling.json_schema is not None and not request.constraints:
+        raise Unsupported(
+            "the request has a JSON schema and no constraints that hold it",
+            hint="generate with `LLM`, which makes them",
+        )
     if request.exit is not None:
         _check_exit(request.exit, executor, config)
 

@@ -18,6 +18,7 @@ from offramp.exits.calibration import CalibrationKey
 from offramp.exits.pack import ExitPack
 from offramp.llm.dial import Dial, resolve_dial
 from offramp.llm.record import Record
+from offramp.llm.schema import SchemaCompiler
 from offramp.tokenizer import Tokenizer
 from offramp.types.executor import Executor
 from offramp.types.output import Chunk, Output
@@ -56,6 +57,7 @@ class Session:
         self._recorder = None if trace is None else TraceRecorder()
         on_test = None if self._recorder is None else self._recorder.record
         self.engine = Engine(executor, config, costs, on_test=on_test)
+        self._schemas = SchemaCompiler(tokenizer, executor.shape)
         self._records: dict[int, Record] = {}
         self._tallies: dict[int, Tally] = {}
         self._closed = False
@@ -80,7 +82,7 @@ class Session:
         """Queue a prompt; returns the numbers of its outputs. For `prompt_logprobs` and `echo_only` see `Request`.
 
         Raises:
-            InvalidParameter, Unsupported, CacheTooSmall, PackError: it can never be served.
+            InvalidParameter, Unsupported, CacheTooSmall, PackError, MissingDependency: it can never be served.
             QueueFull: too many wait.
         """
         if self._closed:
@@ -90,7 +92,10 @@ class Session:
         records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
         params = resolve_dial(exit, self.pack, self.key)
         checks = [record.push_token for record in records]
-        numbers = self.engine.submit(Request(prompt, sampling, params, checks, prompt_logprobs, echo_only))
+        schema = sampling.json_schema
+        constraints = () if schema is None else self._schemas.constraints(schema, sampling.n)
+        request = Request(prompt, sampling, params, checks, constraints, prompt_logprobs, echo_only)
+        numbers = self.engine.submit(request)
         self._records.update(zip(numbers, records, strict=True))
         return numbers
 

@@ -15,11 +15,11 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from time import perf_counter
 
-from offramp.errors import EngineDown, OfframpError, Unsupported
+from offramp.errors import EngineDown, OfframpError
 from offramp.exits.calibration import dial_positions
 from offramp.llm.dial import resolve_dial
 from offramp.llm.llm import LLM
@@ -139,11 +139,9 @@ def sampling_of(job: Job) -> SamplingParams:
     """The sampling parameters of a job, with its schema.
 
     Raises:
-        Unsupported: it has one. This is the place to change once `SamplingParams` can hold it.
+        InvalidParameter: it is no schema.
     """
-    if job.schema is not None:
-        raise Unsupported("this engine cannot hold outputs to a JSON schema", hint="leave `response_format` out")
-    return job.sampling
+    return job.sampling if job.schema is None else replace(job.sampling, json_schema=job.schema)
 
 
 def describe(llm: LLM, exits: object) -> EngineInfo:

@@ -71,7 +71,8 @@ class ScoreRow(NamedTuple):
     """A position whose hidden state chooses the token for `position + 1`.
 
     `prompt` and `output` are the token ids up to and including `position` (empty unless `sampling.reads_history`);
-    `banned` are ids that may not be chosen.
+    `banned` are ids that may not be chosen. `allowed` is a mask of those that may, None for all: token t may if bit
+    t % 8 of byte t // 8 is set, and none may whose byte is beyond its end.
     """
 
     position: int
@@ -81,6 +82,7 @@ class ScoreRow(NamedTuple):
     prompt: Sequence[int] = ()
     output: Sequence[int] = ()
     banned: Sequence[int] = ()
+    allowed: bytes | None = None
 
 
 class Scored(NamedTuple):
@@ -88,10 +90,10 @@ class Scored(NamedTuple):
 
     `token` is None where nothing may be chosen: the exit head's "other" output won, a mask left no candidate, a
     positive bias names a token outside the head's vocabulary, or no choice was asked for. `features` holds exactly
-    what was asked for, at temperature 1, after penalties, bias and bans: `max_prob`, `margin` (top-2 probability gap)
-    and `classifier` in [0, 1]; `entropy` in nats divided by ln(number of outcomes), in [0, 1]; `saturation` =
-    max(0, cosine) with the hidden state at the previous boundary, absent at boundary 1. `logprobs` is the chosen
-    token's log-probability followed by the most likely tokens', or None.
+    what was asked for, at temperature 1, after penalties, bias, bans and masks: `max_prob`, `margin` (top-2 probability
+    gap) and `classifier` in [0, 1]; `entropy` in nats divided by ln(number of the head's outcomes, masked or not), in
+    [0, 1]; `saturation` = max(0, cosine) with the hidden state at the previous boundary, absent at boundary 1.
+    `logprobs` is the chosen token's log-probability followed by the most likely tokens', or None.
     """
 
     token: int | None

@@ -9,6 +9,7 @@ from typing import Any
 
 from offramp.errors import InvalidParameter
 from offramp.types.checks import check_integer, check_number, known_fields
+from offramp.types.schema import check_schema
 
 MAX_SEED = 2**63 - 1
 MAX_LOGPROBS = 100
@@ -18,9 +19,10 @@ MAX_LOGPROBS = 100
 class SamplingParams:
     """Sampling parameters of one request, validated on construction.
 
-    Order of application (the same at exits and at the top): `logit_bias`, bans from `min_tokens`, repetition,
-    frequency and presence penalties, then temperature, `top_k`, `top_p`, `min_p`. Every draw is Gumbel-max with
-    noise keyed by (seed, position, token id); temperature 0 takes the largest logit (lowest id on ties).
+    Order of application (the same at exits and at the top): `logit_bias`, bans from `min_tokens` and the mask of
+    `json_schema`, repetition, frequency and presence penalties, then temperature, `top_k`, `top_p`, `min_p`. Every
+    draw is Gumbel-max with noise keyed by (seed, position, token id); temperature 0 takes the largest logit (lowest id
+    on ties).
 
     Args:
         temperature: 0 is greedy. Default 0.
@@ -38,10 +40,13 @@ class SamplingParams:
         stop_token_ids: ids that end the output; they are not part of its text.
         ignore_eos: go on after the end-of-sequence token.
         logprobs: None for none; k gives the chosen token's and the k most likely tokens' log-probabilities
-            under the distribution that chose the token, after penalties and bias, at temperature 1.
+            under the distribution that chose the token, after penalties, bias and masks, at temperature 1.
+        json_schema: JSON Schema that the text of every output satisfies, if the output ends by itself; {} is any JSON
+            object. What stops it earlier (`max_tokens`, `stop`, `stop_token_ids`) leaves the beginning of such a text.
 
     Raises:
-        InvalidParameter: a value outside what is listed above.
+        InvalidParameter: a value outside what is listed above, or `json_schema` together with `ignore_eos` or
+            `min_tokens`, which forbid its end.
     """
 
     temperature: float = 0.0
@@ -60,6 +65,7 @@ class SamplingParams:
     stop_token_ids: tuple[int, ...] = ()
     ignore_eos: bool = False
     logprobs: int | None = None
+    json_schema: Mapping[str, Any] | None = None
 
     def __post_init__(self) -> None:
         check_number("temperature", self.temperature, 0, math.inf)
@@ -100,6 +106,18 @@ class SamplingParams:
             check_integer("logit_bias", token, 0)
             check_number("logit_bias", bias, -100, 100)
         object.__setattr__(self, "logit_bias", dict(self.logit_bias))
+        if self.json_schema is not None:
+            self._check_schema(self.json_schema)
+
+    def _check_schema(self, schema: object) -> None:
+        object.__setattr__(self, "json_schema", check_schema(schema))
+        for name, given in (("ignore_eos", self.ignore_eos), ("min_tokens", self.min_tokens)):
+            if given:
+                raise InvalidParameter(
+                    f"`json_schema` cannot be given with `{name}`: only the end may follow what satisfies it",
+                    param=name,
+                    hint=f"leave out `{name}`",
+                )
 
     @property
     def greedy(self) -> bool:

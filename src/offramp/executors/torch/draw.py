@@ -91,6 +91,7 @@ def candidates(scaled: Tensor, limits: Tensor, width: int) -> tuple[Tensor, Tens
     probs = (among - total).exp()
     before = probs.cumsum(-1) - probs
     dropped = beyond | ((top_p < 1) & (before >= top_p) & (rank > 0)) | (probs < min_p * probs[:, :1])
+    dropped |= values.isneginf()
     last_kept = values.masked_fill(dropped, torch.inf).amin(-1)
     settled = (last_kept > values[:, -1]) & (top_k[:, 0] <= width)
     if width == scaled.shape[-1]:

@@ -38,11 +38,6 @@ class Vocabulary:
         columns[listed] = torch.arange(len(ids))
         return cls(listed.to(device), columns)
 
-    @property
-    def num_outside(self) -> int:
-        """How many tokens have no column."""
-        return len(self.columns) - len(self.ids)
-
     def find(self, tokens: Sequence[int]) -> tuple[Tensor, Tensor]:
         """Columns of `tokens` [n] and whether each token is the model's at all [n]; column -1 is for none."""
         ids = torch.tensor(tokens, dtype=torch.int64)

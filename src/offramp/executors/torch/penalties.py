@@ -1,9 +1,10 @@
-"""Bias, bans and penalties on logits, in the order of `offramp.types.sampling.SamplingParams`."""
+"""Bias, masks, bans and penalties on logits, in the order of `offramp.types.sampling.SamplingParams`."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -12,7 +13,7 @@ from offramp.types.executor import ScoreRow
 
 
 def adjust(logits: Tensor, rows: Sequence[ScoreRow], head: HeadModule) -> list[int]:
-    """Apply bias, bans and penalties to `logits` [rows, columns], in place.
+    """Apply bias, masks, bans and penalties to `logits` [rows, columns], in place.
 
     Returns:
         The rows in which nothing may be chosen, because a positive bias names a token outside the head's vocabulary.
@@ -21,8 +22,8 @@ def adjust(logits: Tensor, rows: Sequence[ScoreRow], head: HeadModule) -> list[i
     for i, row in enumerate(rows):
         if row.sampling.logit_bias and not _add_bias(logits[i], row, head.vocabulary):
             refused.append(i)
-        if row.banned:
-            _ban(logits[i], row.banned, head)
+        if row.allowed is not None or row.banned:
+            _forbid(logits[i], row, head)
         if row.sampling.reads_history:
             _penalise(logits[i], row, head.vocabulary)
     return refused
@@ -37,13 +38,25 @@ def _add_bias(logits: Tensor, row: ScoreRow, vocabulary: Vocabulary) -> bool:
     return not bool((known & ~inside & (bias > 0)).any())
 
 
-def _ban(logits: Tensor, banned: Sequence[int], head: HeadModule) -> None:
-    """Ban tokens; the output for other tokens only if every one of them is banned."""
-    columns, known = head.vocabulary.find(sorted(set(banned)))
-    inside = columns >= 0
-    logits[columns[inside].to(logits.device)] = -torch.inf
-    if head.has_other and int((known & ~inside).sum()) == head.vocabulary.num_outside:
+def _forbid(logits: Tensor, row: ScoreRow, head: HeadModule) -> None:
+    """Take away what the mask does not allow and what is banned; the output for other tokens only if all of them go."""
+    vocabulary = head.vocabulary
+    left = _unpacked(row.allowed, len(vocabulary.columns))
+    banned = torch.tensor([token for token in row.banned if 0 <= token < len(left)], dtype=torch.int64)
+    left[banned] = False
+    has_column = vocabulary.columns >= 0
+    logits[: len(vocabulary.ids)].masked_fill_(~left[has_column].to(logits.device), -torch.inf)
+    if head.has_other and not left[~has_column].any():
         logits[-1] = -torch.inf
+
+
+def _unpacked(allowed: bytes | None, vocab_size: int) -> Tensor:
+    """Which tokens a row's mask allows: bool [vocab_size]."""
+    if allowed is None:
+        return torch.ones(vocab_size, dtype=torch.bool)
+    whole = allowed.ljust(-(-vocab_size // 8), b"\0")  # NumPy does not clear the rest if there are no bits at all
+    bits = np.unpackbits(np.frombuffer(whole, dtype=np.uint8), count=vocab_size, bitorder="little")
+    return torch.from_numpy(bits.view(np.bool_))
 
 
 def _penalise(logits: Tensor, row: ScoreRow, vocabulary: Vocabulary) -> None:
