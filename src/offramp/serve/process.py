@@ -91,7 +91,7 @@ class ProcessClient:
         """
         await self._settled.wait()
         if self._state != "ready":
-            raise self._reason
+            raise self._reason.with_traceback(None)  # it may be raised often
         assert self._info is not None
         return self._info
 
@@ -112,7 +112,7 @@ class ProcessClient:
                 piece = await inbox.get()
                 if isinstance(piece, OfframpError):
                     left = 0
-                    raise piece
+                    raise piece.with_traceback(None)
                 left -= piece.finish_reason is not None
                 yield piece
         finally:
@@ -151,7 +151,7 @@ class ProcessClient:
 
     def _check_ready(self) -> None:
         if self._state != "ready":
-            raise self._reason
+            raise self._reason.with_traceback(None)  # it may be raised often
 
     def _settle(self, state: State, reason: OfframpError) -> None:
         self._state, self._reason = state, reason
