@@ -76,7 +76,9 @@ def test_a_killed_engine_fails_what_ran_and_is_started_again(options: dict[str, 
     asyncio.run(story())
 
 
-def test_draining_finishes_what_runs_and_takes_nothing_new(options: dict[str, Any]) -> None:
+def test_draining_finishes_what_runs_and_takes_nothing_new(
+    options: dict[str, Any], capfd: pytest.CaptureFixture[str]
+) -> None:
     async def story() -> None:
         client = ProcessClient(options)
         await client.start()
@@ -93,6 +95,7 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(options: dict[str, An
         assert state_of(client) == "down" and engine_processes() == []
 
     asyncio.run(story())
+    assert capfd.readouterr() == ("", "")
 
 
 def test_what_has_not_finished_in_time_is_cut_off(options: dict[str, Any]) -> None:
@@ -102,7 +105,7 @@ def test_what_has_not_finished_in_time_is_cut_off(options: dict[str, Any]) -> No
         await client.wait_ready()
         running = client.generate(endless())
         await anext(running)
-        await client.close(drain_seconds=0.01)
+        await client.close(drain_seconds=0.0)
         with pytest.raises(EngineDown, match=r"^the engine was shut down\nhint: "):
             await collect(running)
         assert state_of(client) == "down" and engine_processes() == []
