@@ -205,3 +205,24 @@ def test_an_engine_does_not_outlive_its_server(options: dict[str, Any], state: s
         assert engine.name.isdigit() and engine.exists()
         server.kill()
     assert eventually(lambda: not engine.exists() or ") Z " in (engine / "stat").read_text())
+
+
+def test_an_engine_killed_while_draining_is_not_replaced(options: dict[str, Any]) -> None:
+    async def story() -> None:
+        client = ProcessClient(options)
+        await client.start()
+        await client.wait_ready()
+        running = client.generate(endless())
+        await anext(running)
+        closing = asyncio.create_task(client.close(drain_seconds=60))
+        await asyncio.sleep(0)
+        assert (await client.stats()).running == 1
+        os.kill(engine_processes()[0], signal.SIGKILL)
+        with pytest.raises(EngineDown, match=r"^the engine is being shut down\nhint: "):
+            await collect(running)
+        await closing
+        with pytest.raises(EngineDown):
+            await client.stats()
+        assert engine_processes() == []
+
+    asyncio.run(story())
