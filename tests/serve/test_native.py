@@ -15,7 +15,7 @@ from tests.serve.site import MARKED, ask, chat, error_of, events
 def test_sampling_parameters_have_their_own_names_and_defaults() -> None:
     names = {f.name for f in fields(SamplingParams)}
     assert names < set(GenerateRequest.model_fields)
-    assert GenerateRequest(prompt="a").sampling() == SamplingParams()
+    assert GenerateRequest.model_validate({"prompt": "a"}).sampling() == SamplingParams()
 
 
 @pytest.mark.parametrize(

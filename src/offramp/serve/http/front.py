@@ -132,7 +132,6 @@ class Front:
             )
 
 
-
 async def front_of(request: Request) -> Front:
     """The application's `Front`, as a dependency; asynchronous, for others run in threads."""
     return Front.of(request)
