@@ -93,10 +93,10 @@ def test_settings_of_the_http_side() -> None:
 
 def test_the_key_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("three\n", encoding="utf-8")
-    assert settings("--api-key", "one").api_key == "one"
+    assert settings("--api-key", "sesame").api_key == "sesame"
     assert settings(environment={"OFFRAMP_API_KEY": "two"}).api_key == "two"
     assert settings("--api-key-file", str(tmp_path / "key")).api_key == "three"
-    assert "one" not in repr(settings("--api-key", "one"))
+    assert "sesame" not in repr(settings("--api-key", "sesame"))
 
 
 @pytest.mark.parametrize(

@@ -35,9 +35,13 @@ class Live:
     metrics: Counting
     serving: asyncio.Task[None]
     said: list[str] = field(default_factory=list)
+    told: bool = False
 
-    def signal(self) -> None:
-        os.kill(os.getpid(), signal.SIGTERM)
+    def end(self) -> None:
+        """Tell it to end; once, for a second time would end this process."""
+        if not self.told:
+            os.kill(os.getpid(), signal.SIGTERM)
+        self.told = True
 
     async def until(self, holds: Callable[[EngineStats], bool]) -> EngineStats:
         """Wait until the engine looks as it should."""
@@ -57,9 +61,9 @@ async def live(*, engine: dict[str, Any] | None = None, **settings: Any) -> Asyn
     serving = asyncio.create_task(serve(app, client, kept, listening, said.append))
     async with httpx.AsyncClient(base_url=url) as http:
         await client.wait_ready()
-        yield Live(url, client, http, metrics, serving, said)
-    if not serving.done() and client.state != "draining":
-        os.kill(os.getpid(), signal.SIGTERM)
+        here = Live(url, client, http, metrics, serving, said)
+        yield here
+    here.end()
     await serving
 
 

@@ -24,7 +24,7 @@ from offramp.types.output import ExitReport
 T = TypeVar("T")
 
 MARKED = (
-    "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}. Calls stand in <tool_call>.<|im_end|>\n{% endif %}"
+    "{% if tools %}<|im_start|>system\nTools: {{ tools | tojson }}<|im_end|>\n{% endif %}{# <tool_call> #}"
     "{% for m in messages %}<|im_start|>{{ m.role }}\n{{ m.content }}"
     "{% for call in m.tool_calls or [] %}{{ call.function | tojson }}{% endfor %}<|im_end|>\n{% endfor %}"
     "{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"

@@ -61,7 +61,9 @@ def test_usage_comes_in_a_chunk_of_its_own() -> None:
 
 def test_usage_may_be_in_every_chunk() -> None:
     options = {"continuous_usage_stats": True}
-    counts = [c["usage"]["completion_tokens"] for c in events(ask(PATH, chat(stream=True, stream_options=options)))[:-1]]
+    counts = [
+        c["usage"]["completion_tokens"] for c in events(ask(PATH, chat(stream=True, stream_options=options)))[:-1]
+    ]
     assert counts == sorted(counts) and counts[-1] == len(SAID) + 1
 
 
@@ -146,7 +148,7 @@ def test_what_cannot_be_is_refused_by_name(wrong: dict[str, Any], param: str) ->
 
 def test_fields_without_effect_and_nulls_are_taken() -> None:
     body = answer(
-        user="me", store=True, metadata={"a": "b"}, reasoning_effort="low", seed=None, tools=None, audio=None, functions=[]
+        user="me", store=True, metadata={"a": "b"}, verbosity="low", seed=None, tools=None, audio=None, functions=[]
     )
     assert body["choices"][0]["message"]["content"] == SAID
 

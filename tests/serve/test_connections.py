@@ -138,7 +138,7 @@ def test_a_signal_lets_running_requests_finish() -> None:
     async def scene(here: Live) -> Any:
         asking = asyncio.create_task(here.http.post(PATH, json=chat("x" * 30, stream=True)))
         await here.until(lambda stats: stats.output_tokens > 3)
-        here.signal()
+        here.end()
         answer = await asking
         await here.serving
         with pytest.raises(httpx.ConnectError):
@@ -152,7 +152,7 @@ def test_a_request_that_runs_longer_than_that_is_told() -> None:
     async def scene(here: Live) -> Any:
         asking = asyncio.create_task(here.http.post(PATH, json=LONG))
         await here.until(lambda stats: stats.output_tokens > 3)
-        here.signal()
+        here.end()
         return await asking
 
     assert events(stage(scene, drain_timeout=0.05, engine=SLOW))[-1]["error"]["type"] == "service_unavailable_error"

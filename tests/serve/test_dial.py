@@ -16,7 +16,7 @@ PATH = "/v1/chat/completions"
 
 def test_the_criterion_form_has_the_fields_and_defaults_of_exit_params() -> None:
     assert set(ByCriterion.model_fields) == {f.name for f in fields(ExitParams)} | {"trace"}
-    assert ByCriterion().params() == ExitParams()
+    assert ByCriterion.model_validate({}).params() == ExitParams()
     for f in fields(ExitParams):
         if f.name != "options":
             assert ByCriterion.model_fields[f.name].default == f.default

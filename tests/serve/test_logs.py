@@ -90,7 +90,7 @@ def test_text_is_a_line_whatever_is_in_it() -> None:
 
 
 def stats(**values: Any) -> EngineStats:
-    empty: dict[str, Any] = {name: 0 for name in EngineStats.__slots__}
+    empty: dict[str, Any] = dict.fromkeys(EngineStats.__slots__, 0)
     return EngineStats(**{**empty, "exit_tokens": {}, "seconds": {}, **values})
 
 

@@ -15,7 +15,7 @@ from tests.serve.site import MARKED, ask, chat, error_of, events
 def test_sampling_parameters_have_their_own_names_and_defaults() -> None:
     names = {f.name for f in fields(SamplingParams)}
     assert names < set(GenerateRequest.model_fields)
-    assert GenerateRequest(prompt="a").sampling() == SamplingParams()
+    assert GenerateRequest.model_validate({"prompt": "a"}).sampling() == SamplingParams()
 
 
 @pytest.mark.parametrize(
@@ -92,14 +92,13 @@ def test_a_template_shows_tools() -> None:
     [
         ("/tokenize", {}, "prompt"),
         ("/tokenize", {"prompt": "a", "messages": [{"role": "user", "content": "a"}]}, "prompt"),
-        ("/tokenize", {"prompt": "\ud800"}, None),
         ("/detokenize", {"tokens": [-1]}, "tokens[0]"),
         ("/detokenize", {"tokens": [2**40]}, "tokens[0]"),
         ("/detokenize", {"tokens": "a"}, "tokens"),
         ("/apply-template", {"messages": []}, "messages"),
     ],
 )
-def test_wrong_requests_for_tokens_are_refused(path: str, body: dict[str, Any], param: str | None) -> None:
+def test_wrong_requests_for_tokens_are_refused(path: str, body: dict[str, Any], param: str) -> None:
     assert error_of(ask(path, body), 400)["param"] == param
 
 

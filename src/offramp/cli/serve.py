@@ -31,6 +31,7 @@ EXAMPLES = (
 NEEDED = ("fastapi", "uvicorn", "prometheus_client")
 
 DEFAULTS: dict[str, Any] = {
+    "model": flags.DEFAULT_MODEL,
     "host": "127.0.0.1",
     "port": 8000,
     "max_queue": 128,
@@ -103,7 +104,7 @@ def run(args: argparse.Namespace) -> int:
         with show_progress() as update:
             from offramp.models import load_model
 
-            model = load_model(asked.get("model", flags.DEFAULT_MODEL), on_download(update))
+            model = load_model(asked["model"], on_download(update))
         _serve(model, asked, settings, listening)
     return 0
 
@@ -127,7 +128,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
     given = {name: options.values.get(name) for name in [f.name for f in fields(ExitParams)]}
     dial = argparse.Namespace(exit=options.values.get("exit"), **{n: v for n, v in given.items() if v is not None})
     return ServerSettings(
-        model_name=asked.get("served_model_name") or asked.get("model", flags.DEFAULT_MODEL),
+        model_name=asked.get("served_model_name") or asked["model"],
         exit=flags.exit_dial(dial),
         max_risk=asked.get("max_risk"),
         allow_criteria=asked.get("allow_criteria", asked.get("max_risk") is None),

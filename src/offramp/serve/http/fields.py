@@ -50,9 +50,10 @@ class Body(BaseModel):
         return {name: None if name in refused else value for name, value in data.items()}
 
 
-def table(model: type[BaseModel]) -> str:
-    """The fields of a body as rows of a Markdown table."""
-    rows = [f"| `{name}` | {status_of(info)} | {info.description or ''} |" for name, info in model.model_fields.items()]
+def table(model: type[BaseModel], beside: type[BaseModel] = BaseModel) -> str:
+    """The fields of a body as a Markdown table, but for those that it shares with `beside`."""
+    own = {name: info for name, info in model.model_fields.items() if name not in beside.model_fields}
+    rows = [f"| `{name}` | {status_of(info)} | {info.description or ''} |" for name, info in own.items()]
     return "\n".join(["| field | | |", "|---|---|---|", *rows])
 
 

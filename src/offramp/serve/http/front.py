@@ -126,11 +126,10 @@ class Front:
                 prompt_tokens=tally.prompt_tokens,
                 output_tokens=tally.output_tokens,
                 ttft=tally.ttft,
-                mean_depth=None if report is None else report.mean_exit_layer,
+                mean_depth=report.mean_exit_layer if report is not None and tally.output_tokens else None,
                 exit=asked.shown if isinstance(asked.shown, str) else str(asked.shown),
                 outcome=tally.outcome,
             )
-
 
 
 async def front_of(request: Request) -> Front:
