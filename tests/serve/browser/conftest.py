@@ -8,6 +8,7 @@ import shutil
 import socket
 import threading
 from collections.abc import Coroutine, Iterator
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,6 +17,7 @@ import uvicorn
 from offramp.serve.app import create_app
 from offramp.serve.fake import FakeClient
 from offramp.serve.fake_output import byte_tokenizer
+from offramp.serve.logs import Log
 from offramp.serve.metrics import Metrics
 from offramp.serve.settings import ServerSettings
 
@@ -39,7 +41,7 @@ class Site:
         tokenizer = byte_tokenizer()
         self.client = FakeClient(tokenizer, delay=delay, max_num_seqs=room[0], max_queue=room[1])
         settings = ServerSettings("fake", api_key=api_key, drain_timeout=0.0)
-        app = create_app(self.client, tokenizer, settings, Metrics("fake"))
+        app = create_app(self.client, tokenizer, settings, Metrics("fake"), Log(stream=StringIO()))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
