@@ -22,7 +22,7 @@ from offramp.serve.metrics import Metrics
 from offramp.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 PATIENCE = 60
 """Seconds until a test gives up on what it waits for: the machine may be busy."""
@@ -108,5 +108,10 @@ def is_fault(kind: str, text: str) -> bool:
 def sent(page: Page) -> list[dict[str, Any]]:
     """The bodies of the page's requests so far."""
     bodies: list[dict[str, Any]] = []
-    page.on("request", lambda request: bodies.append(request.post_data_json) if request.method == "POST" else None)
+
+    def note(request: Request) -> None:
+        if request.method == "POST":
+            bodies.append(request.post_data_json)
+
+    page.on("request", note)
     return bodies
