@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
@@ -111,7 +112,7 @@ def sent(page: Page) -> list[dict[str, Any]]:
 
     def note(request: Request) -> None:
         if request.method == "POST":
-            bodies.append(request.post_data_json)
+            bodies.append(json.loads(request.post_data or "null"))
 
     page.on("request", note)
     return bodies
