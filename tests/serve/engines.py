@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import threading
 from collections.abc import AsyncGenerator, Coroutine, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
 
+import numpy as np
+from safetensors.numpy import save_file
+
 from offramp.serve.process import ProcessClient
 from offramp.serve.protocol import EngineStats, Job, Piece
 from offramp.types.sampling import SamplingParams
-from tests.models.toys import save_model
+from tests.tokenizer.toys import BYTE_VOCAB, byte_level
+from tests.toy import toy_spec, toy_weights
 
 T = TypeVar("T")
 
@@ -20,9 +25,9 @@ NAN = 7
 """A token whose embedding is not finite: whatever reads it is not either."""
 
 LONG = 4096
-SIZES: dict[str, Any] = {"num_hidden_layers": 4, "max_position_embeddings": LONG}
+SPEC = toy_spec(vocab_size=len(BYTE_VOCAB), max_model_len=LONG)
 OPTIONS: dict[str, Any] = {
-    "exits": [1, 2],
+    "exits": [2, 4],
     "dtype": "float32",
     "kv_tokens": 16384,
     "max_num_seqs": 4,
@@ -33,10 +38,26 @@ OPTIONS: dict[str, Any] = {
 
 
 def toy_options(folder: Path) -> dict[str, Any]:
-    """A byte-level toy model in `folder`, with exits at layers 1 and 2 of 4, four places and a queue of three."""
-    model = save_model(folder, **SIZES)
-    model.model.embed_tokens.weight.data[NAN] = float("nan")
-    model.save_pretrained(folder)
+    """A byte-level toy model in `folder`, with exits at layers 2 and 4 of 6, four places and a queue of three."""
+    weights = toy_weights(SPEC)
+    weights["model.embed_tokens.weight"][NAN] = np.nan
+    save_file(weights, folder / "model.safetensors")
+    byte_level().save(str(folder / "tokenizer.json"))
+    config = {
+        "model_type": SPEC.family,
+        "num_hidden_layers": SPEC.num_layers,
+        "hidden_size": SPEC.hidden_size,
+        "intermediate_size": SPEC.intermediate_size,
+        "num_attention_heads": SPEC.num_heads,
+        "num_key_value_heads": SPEC.num_kv_heads,
+        "head_dim": SPEC.head_dim,
+        "vocab_size": SPEC.vocab_size,
+        "max_position_embeddings": SPEC.max_model_len,
+        "rms_norm_eps": SPEC.rms_norm_eps,
+        "rope_theta": SPEC.rope.theta,
+        "eos_token_id": 1,
+    }
+    (folder / "config.json").write_text(json.dumps(config))
     return {"model": str(folder), **OPTIONS}
 
 

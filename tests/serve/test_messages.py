@@ -9,7 +9,7 @@ from collections.abc import Iterator
 import pytest
 
 from offramp.errors import CacheTooSmall, InvalidParameter
-from offramp.serve.messages import LENGTH, Ask, Cancel, Link, News, Refused, Submit, pack, unpack
+from offramp.serve.messages import LENGTH, Ask, Cancel, Link, News, Refused, Submit, ToChild, pack, unpack
 from offramp.serve.protocol import Piece
 from tests.serve.engines import job
 
@@ -28,7 +28,7 @@ def read(end: socket.socket) -> object:
 
 def test_messages_arrive_whole_however_they_were_cut(ends: tuple[socket.socket, Link]) -> None:
     server, link = ends
-    sent = [Submit(1, job((1, 2), max_tokens=3)), Cancel(1), Ask(2)]
+    sent: list[ToChild] = [Submit(1, job((1, 2), max_tokens=3)), Cancel(1), Ask(2)]
     stream = b"".join(pack(message) for message in sent)
     arrived = link.receive(wait=False)
     for start in range(0, len(stream), 7):

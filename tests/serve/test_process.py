@@ -15,7 +15,7 @@ from offramp.serve.protocol import Job, Piece
 from tests.serve.engines import LONG, NAN, Running, collect, endless, job, toy_options
 
 PROMPTS = [(65, 66, 67), (70, 71), (80,), tuple(range(30, 90))]
-DIALS: list[Any] = ["off", "lossless", ExitParams(threshold=0.004), "off"]
+DIALS: list[Any] = ["off", "lossless", ExitParams(threshold=0.2), "off"]
 
 
 @pytest.fixture(scope="module")
@@ -94,7 +94,7 @@ def test_a_stop_string_ends_the_output(running: Running, llm: LLM) -> None:
         (job(()), InvalidParameter, "the prompt is empty\nhint: give at least one token"),
         (job((1, 2), exit="loseless"), InvalidParameter, "`exit` cannot be 'loseless'\nhint: allowed: "),
         (job((1, 2), exit=0.02), PackError, "the exit pack has no calibration\nhint: "),
-        (job((9999,)), InvalidParameter, "prompt token 9999 is not a token id, a whole number below 258"),
+        (job((9999,)), InvalidParameter, "prompt token 9999 is not a token id, a whole number below 263"),
         (job([1] * LONG), InvalidParameter, f"the prompt has {LONG} tokens, the context holds {LONG} and must fit"),
         (job((1, 2), n=8), InvalidParameter, "`n` is 8, 4 outputs run at once and 3 may wait\nhint: ask for at most 7"),
         (
@@ -162,7 +162,7 @@ def test_a_full_queue_refuses_at_once_and_those_before_go_on(running: Running) -
 
 
 def test_a_slow_reader_holds_nobody_up(running: Running, llm: LLM) -> None:
-    sampling = {"max_tokens": 200, "ignore_eos": True}
+    sampling: dict[str, Any] = {"max_tokens": 200, "ignore_eos": True}
 
     async def one_waits() -> tuple[str, str]:
         slow = running.client.generate(job(PROMPTS[0], 0, **sampling))
@@ -215,7 +215,7 @@ def test_a_prompt_is_told_beside_what_it_gives(running: Running, llm: LLM) -> No
 
 def test_statistics_count_what_was_done(running: Running) -> None:
     before = running.stats()
-    pieces = running.pieces(job(PROMPTS[3], max_tokens=40, ignore_eos=True, exit=ExitParams(threshold=0.004), n=2))
+    pieces = running.pieces(job(PROMPTS[3], max_tokens=40, ignore_eos=True, exit=ExitParams(threshold=0.2), n=2))
     after = running.stats()
     reports = [piece.report for piece in pieces if piece.report]
     assert len(reports) == 2
@@ -237,6 +237,6 @@ def test_an_engine_says_what_it_is(running: Running, options: dict[str, Any]) ->
     info = running.client.info
     assert info is not None
     assert (info.model, info.executor, info.dtype) == (Path(options["model"]).name, "native", "float32")
-    assert (info.exit_layers, info.num_layers, info.vocab_size, info.kv_tokens) == ((1, 2), 4, 258, 16384)
+    assert (info.exit_layers, info.num_layers, info.vocab_size, info.kv_tokens) == ((2, 4), 6, 263, 16384)
     assert (info.max_model_len, info.max_num_seqs, info.pack, dict(info.risks)) == (LONG, 4, None, {})
     assert list(info.resolved) == ["lossless"] and info.resolved["lossless"]["kv"] == "verify"

@@ -111,8 +111,8 @@ def test_a_template_that_fails_says_why(template: str, reason: str) -> None:
             "`messages[0].content` may hold only parts of type `text`",
         ),
         (
-            [{"role": "assistant", "content": "a", "tool_calls": []}],
-            "`messages[0].tool_calls` must be a string",
+            [{"role": "assistant", "content": "a", "mood": []}],
+            "`messages[0].mood` must be a string",
         ),
     ],
 )
@@ -120,3 +120,13 @@ def test_messages_of_another_form_are_refused(messages: Any, message: str) -> No
     with pytest.raises(InvalidParameter) as caught:
         tokenizer(CHATML).apply_chat_template(messages)
     assert (caught.value.message, caught.value.param) == (message, "messages")
+
+
+def test_a_template_that_takes_tools_shows_them_and_calls() -> None:
+    source = "{% if tools %}{{ tools | tojson }}{% endif %}{% for m in messages %}{{ m.tool_calls | tojson }}{% endfor %}"
+    both = tokenizer(source)
+    assert both.chat_template.takes_tools
+    assert not tokenizer(CHATML).chat_template.takes_tools
+    calls = [{"function": {"name": "time", "arguments": {}}}]
+    shown = both.apply_chat_template([{"role": "assistant", "tool_calls": calls}], tools=[{"name": "time"}])
+    assert shown == '[{"name": "time"}][{"function": {"name": "time", "arguments": {}}}]'

@@ -39,8 +39,8 @@ DEFAULTS: dict[str, Any] = {
     "drain_timeout": 30.0,
     "log_format": "text",
     "root_path": "",
-    "exit": "off",
 }
+"""Of options that are not always there; others have theirs where they are used."""
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -75,6 +75,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     group.add_argument("--config", type=Path, metavar="FILE", help="TOML with any of these options by name")
     group.add_argument("--print-config", action="store_true", help="print all options and where they come from")
     flags.add_model_flags(parser, positional=True, default=argparse.SUPPRESS)
+    add("--model", str, "MODEL", "the same as MODEL")
     flags.add_engine_flags(parser)
     flags.add_exit_flags(parser)
     parser.epilog = (

@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from offramp.engine.given import Given, given_logprobs
 from offramp.engine.past import put_back
-from offramp.engine.prompts import PromptScores
 from offramp.engine.request import Fault
 from offramp.engine.sequence import Sequence
 from offramp.exits.criteria import Criterion, Signals
@@ -153,19 +152,18 @@ def score_prompts(executor: Executor, sequences: Iterable[Sequence], room: int) 
     Returns the sequences whose logits are not finite.
     """
     rows: list[Given] = []
-    asked: list[tuple[Sequence, PromptScores, int]] = []
+    asked: list[tuple[Sequence, int, int]] = []
     for sequence in sequences:
         scores, lease = sequence.prompt_scores, sequence.lease
-        assert scores is not None and lease is not None
+        assert scores.most is not None and lease is not None
         due = scores.due(sequence.frontier[-1], room - len(rows))
         rows += [Given(position, lease.blocks, sequence.tokens[position + 1]) for position in due]
-        asked.append((sequence, scores, len(due)))
-    most = max((scores.most for _, scores, _ in asked), default=0)
-    told = iter(given_logprobs(executor, rows, most) if rows else [])
+        asked.append((sequence, scores.most, len(due)))
+    told = iter(given_logprobs(executor, rows, max([most for _, most, _ in asked])) if rows else [])
     failed: list[Sequence] = []
-    for sequence, scores, count in asked:
+    for sequence, most, count in asked:
         new = [next(told) for _ in range(count)]
         if None in new:
             failed.append(sequence)
-        scores.told += [logprobs[: scores.most + 1] for logprobs in new if logprobs is not None]
+        sequence.prompt_scores.told += [logprobs[: most + 1] for logprobs in new if logprobs is not None]
     return failed

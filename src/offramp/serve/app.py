@@ -61,7 +61,6 @@ def create_app(
         title="offramp",
         version=__version__,
         description=DESCRIPTION,
-        root_path=settings.root_path,
         lifespan=lifespan,
         # Its pages would be fetched from elsewhere; the document itself is at /openapi.json.
         docs_url=None,

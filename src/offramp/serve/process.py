@@ -60,7 +60,7 @@ class ProcessClient:
         self._idle = asyncio.Event()  # no job runs
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
-        self._pipe: asyncio.StreamWriter | None = None
+        self._pipe: asyncio.StreamWriter | None = None  # to a child that is ready
         self._numbers = itertools.count()
         self._jobs: dict[int, Inbox] = {}
         self._asked: dict[int, asyncio.Future[EngineStats]] = {}
@@ -91,7 +91,7 @@ class ProcessClient:
         """
         await self._settled.wait()
         if self._state != "ready":
-            raise self._reason
+            raise self._reason.with_traceback(None)  # it may be raised often
         assert self._info is not None
         return self._info
 
@@ -112,7 +112,7 @@ class ProcessClient:
                 piece = await inbox.get()
                 if isinstance(piece, OfframpError):
                     left = 0
-                    raise piece
+                    raise piece.with_traceback(None)
                 left -= piece.finish_reason is not None
                 yield piece
         finally:
@@ -128,8 +128,8 @@ class ProcessClient:
         Raises:
             EngineDown: there is none.
         """
-        if self._state != "draining":
-            self._check_ready()
+        if self._pipe is None:
+            raise self._reason.with_traceback(None)
         number = next(self._numbers)
         self._asked[number] = asyncio.get_running_loop().create_future()
         self._write(pack(Ask(number)))
@@ -151,7 +151,7 @@ class ProcessClient:
 
     def _check_ready(self) -> None:
         if self._state != "ready":
-            raise self._reason
+            raise self._reason.with_traceback(None)  # it may be raised often
 
     def _settle(self, state: State, reason: OfframpError) -> None:
         self._state, self._reason = state, reason
@@ -196,17 +196,19 @@ class ProcessClient:
         """
         self._failed_starts += 1
         ours, theirs = socket.socketpair()
-        reader, self._pipe = await asyncio.open_unix_connection(sock=ours)
-        child = None
+        child = pipe = None
         try:
             child = await _start_child(theirs)
-            self._write(load)
+            reader, pipe = await asyncio.open_unix_connection(sock=ours)
+            pipe.write(load)
             while (message := await _read(reader)) is not None:
+                if isinstance(message, Ready):
+                    self._pipe = pipe
                 self._take(message)
         except OSError as error:
             return f"it cannot be started: {error.strerror}"
         finally:
-            self._pipe.close()
+            (pipe or ours).close()
             self._pipe = None
             self._lose_jobs()
             code = None if child is None else await asyncio.shield(_reap(child))

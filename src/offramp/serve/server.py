@@ -76,6 +76,7 @@ async def serve(
     """
     config = uvicorn.Config(
         app,
+        root_path=settings.root_path,
         log_config=None,
         access_log=False,
         server_header=False,

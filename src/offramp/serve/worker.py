@@ -7,6 +7,7 @@ has been undone, and the others go on. What goes wrong elsewhere ends the proces
 
 from __future__ import annotations
 
+import contextlib
 import os
 import select
 import signal
@@ -178,10 +179,12 @@ def end_with(pipe: socket.socket) -> None:
     os._exit(0)
 
 
-def main(pipe: socket.socket) -> None:
-    """Load what the first message says, then do what the others say, until the pipe is closed."""
-    threading.Thread(target=end_with, args=(pipe,), daemon=True).start()
-    link = Link(pipe)
+def run(link: Link) -> None:
+    """Load what the first message says, then do what the others say.
+
+    Raises:
+        EOFError, OSError: the pipe is closed.
+    """
     (load,) = link.receive(wait=True)
     assert isinstance(load, Load)
     try:
@@ -198,6 +201,13 @@ def main(pipe: socket.socket) -> None:
             worker.handle(message)
         if worker.has_work:
             worker.step()
+
+
+def main(pipe: socket.socket) -> None:
+    """The life of the process."""
+    threading.Thread(target=end_with, args=(pipe,), daemon=True).start()
+    with contextlib.suppress(EOFError, ConnectionError):  # no news to whoever closed the pipe
+        run(Link(pipe))
 
 
 if __name__ == "__main__":

@@ -41,7 +41,7 @@ async def complete(body: CompletionRequest, request: Request, front: FrontOf) ->
     writers: list[CompletionWriter] = []
     jobs = []
     for prompt in await _prompts(body, front):
-        front.check_context(prompt.ids, None if echo_only else body.max_tokens, "prompt")
+        front.check_context(prompt.ids, body.max_tokens, "prompt")
         told = (body.logprobs or 0) if tells_prompt else None
         jobs.append(front.job(prompt.ids, sampling, asked, prompt_logprobs=told, echo_only=echo_only))
         for _ in range(sampling.n):

@@ -67,19 +67,20 @@ def _layer(name: str) -> int:
 
 
 def _form(value: Any) -> str:
+    """The tag of a value's form. Tags appear in the paths of errors, where no field may be called the same."""
     if not isinstance(value, Mapping | Body):
-        return "word"
+        return "word form"
     names = set(value) if isinstance(value, Mapping) else value.model_fields_set
     if "risk" in names:
-        return "risk"
-    return "mode" if "mode" in names or names <= {"trace"} else "criterion"
+        return "risk form"
+    return "mode form" if "mode" in names or names <= {"trace"} else "criterion form"
 
 
 ExitDial = Annotated[
-    Annotated[Word, Tag("word")]
-    | Annotated[AtWord, Tag("mode")]
-    | Annotated[AtRisk, Tag("risk")]
-    | Annotated[ByCriterion, Tag("criterion")],
+    Annotated[Word, Tag("word form")]
+    | Annotated[AtWord, Tag("mode form")]
+    | Annotated[AtRisk, Tag("risk form")]
+    | Annotated[ByCriterion, Tag("criterion form")],
     Discriminator(_form),
 ]
 """The forms of `exit`."""

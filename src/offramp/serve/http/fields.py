@@ -36,22 +36,24 @@ class Body(BaseModel):
     def _check_names(cls, data: Any) -> Any:
         if not isinstance(data, Mapping):
             return data
+        known_names = {info.alias or name: info for name, info in cls.model_fields.items()}
         for name, value in data.items():
-            known = cls.model_fields.get(name)
+            known = known_names.get(name)
             if known is None:
-                near = get_close_matches(str(name), cls.model_fields, n=1)
+                near = get_close_matches(str(name), known_names, n=1)
                 hint = f"; did you mean `{near[0]}`?" if near else ""
                 raise _fault(name, f"unknown field `{name}`{hint}")
             if value and status_of(known) == "refused":
                 raise _fault(name, f"`{name}` is not supported: {known.description}")
         # What is as good as null passes as null.
-        refused = {name for name in data if status_of(cls.model_fields[name]) == "refused"}
+        refused = {name for name in data if status_of(known_names[name]) == "refused"}
         return {name: None if name in refused else value for name, value in data.items()}
 
 
-def table(model: type[BaseModel]) -> str:
-    """The fields of a body as rows of a Markdown table."""
-    rows = [f"| `{name}` | {status_of(info)} | {info.description or ''} |" for name, info in model.model_fields.items()]
+def table(model: type[BaseModel], beside: type[BaseModel] = BaseModel) -> str:
+    """The fields of a body as a Markdown table, but for those that it shares with `beside`."""
+    own = {name: info for name, info in model.model_fields.items() if name not in beside.model_fields}
+    rows = [f"| `{name}` | {status_of(info)} | {info.description or ''} |" for name, info in own.items()]
     return "\n".join(["| field | | |", "|---|---|---|", *rows])
 
 

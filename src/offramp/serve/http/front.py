@@ -85,13 +85,13 @@ class Front:
         return await asyncio.to_thread(work) if size > LONG_TEXT else work()
 
     def check_context(self, prompt: Sequence[int], max_tokens: int | None, param: str) -> None:
-        """A prompt must fit the context together with what is to be generated.
+        """A prompt must fit the context together with what is to be generated: 0 for nothing, None for at least one.
 
         Raises:
             ContextTooLong: it does not; with both numbers.
         """
         room, size = self.ready().max_model_len, len(prompt)
-        if size >= room:
+        if size >= room + (max_tokens == 0):
             message = f"the prompt has {size} tokens, the context holds {room} and must fit at least one more"
             raise ContextTooLong(message, param=param, hint="shorten it")
         if size + (max_tokens or 0) > room:
@@ -126,18 +126,24 @@ class Front:
                 prompt_tokens=tally.prompt_tokens,
                 output_tokens=tally.output_tokens,
                 ttft=tally.ttft,
-                mean_depth=None if report is None else report.mean_exit_layer,
+                mean_depth=report.mean_exit_layer if report is not None and tally.output_tokens else None,
                 exit=asked.shown if isinstance(asked.shown, str) else str(asked.shown),
                 outcome=tally.outcome,
             )
 
 
-FrontOf = Annotated[Front, Depends(Front.of)]
+
+async def front_of(request: Request) -> Front:
+    """The application's `Front`, as a dependency; asynchronous, for others run in threads."""
+    return Front.of(request)
+
+
+FrontOf = Annotated[Front, Depends(front_of)]
 
 BEARER = HTTPBearer(auto_error=False, description="Needed where the server was started with an API key.")
 
 
-def check_key(request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]) -> None:
+async def check_key(request: Request, shown: Annotated[HTTPAuthorizationCredentials | None, Security(BEARER)]) -> None:
     """Requests must show the API key, if there is one. Compared in a time that says nothing about it.
 
     Raises:

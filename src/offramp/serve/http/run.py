@@ -107,10 +107,8 @@ def _note(tally: Tally, number: int, piece: Piece, last: dict[int, float]) -> No
     if piece.report is not None:
         tally.reports[number] = piece.report
     if piece.finish_reason in ("error", "abort"):
-        raise OutputFailed(
-            "an output broke off: the model gave no finite number, or every token was banned",
-            hint="check `logit_bias`, `min_tokens` and `response_format`",
-        )
+        why = piece.error or "the model gave no finite number, or every token was banned"
+        raise OutputFailed(f"an output broke off: {why}")
 
 
 async def _one(client: EngineClient, job: Job, first: int) -> AsyncGenerator[Choice, None]:

@@ -1,0 +1,172 @@
+"""What the server says of itself, who may ask, and errors that all routes have in common."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import httpx
+import pytest
+
+from offramp._version import __version__
+from tests.serve.site import Site, ask, chat, error_of, visit
+
+GUARDED = [
+    ("/v1/models", None),
+    ("/v1/models/fake", None),
+    ("/v1/chat/completions", chat()),
+    ("/v1/completions", {"prompt": "a"}),
+    ("/generate", {"prompt": "a"}),
+    ("/tokenize", {"prompt": "a"}),
+    ("/detokenize", {"tokens": [1]}),
+    ("/apply-template", {"messages": [{"role": "user", "content": "a"}]}),
+]
+OPEN = ["/health", "/health/ready", "/version", "/info", "/metrics", "/openapi.json"]
+
+
+def test_the_served_model_is_listed() -> None:
+    listed = ask("/v1/models").json()
+    assert listed["object"] == "list"
+    [model] = listed["data"]
+    assert (model["id"], model["max_model_len"]) == ("fake", 1024)
+    assert ask("/v1/models/fake").json()["id"] == "fake"
+
+
+@pytest.mark.parametrize(
+    ("path", "body"), [("/v1/models/gpt", None), ("/v1/completions", {"prompt": "a", "model": "gpt"})]
+)
+def test_another_model_is_not_found(path: str, body: Any) -> None:
+    error = error_of(ask(path, body), 404)
+    assert (error["code"], error["param"]) == ("model_not_found", "model")
+    assert "`fake` is served" in error["message"]
+
+
+def test_version_health_and_facts() -> None:
+    assert ask("/version").json() == {"version": __version__}
+    assert ask("/health").json() == {"status": "ok"}
+    assert ask("/health/ready").json() == {"status": "ready"}
+    info = ask("/info", api_key="secret").json()
+    assert info["engine"]["exit_layers"] == [4, 8]
+    assert info["engine"]["risks"] == {"0.02": "fill", "task:0.05": "fill"}
+    assert info["settings"]["api_key"] is True
+    assert "secret" not in str(info)
+
+
+def test_an_engine_that_starts_is_alive_and_not_ready() -> None:
+    slow: dict[str, Any] = {"ready": False, "engine": {"load_seconds": 60}}
+    assert ask("/health", **slow).status_code == 200
+    answer = ask("/health/ready", **slow)
+    assert answer.status_code == 503
+    assert answer.json()["status"] == "starting"
+    assert answer.json()["error"]["code"] == "engine_down"
+    refused = ask("/v1/chat/completions", chat(), **slow)
+    assert error_of(refused, 503)["message"].startswith("the engine is starting")
+    assert int(refused.headers["Retry-After"]) > 0
+    assert ask("/info", **slow).json()["engine"] is None
+
+
+@pytest.mark.parametrize(("path", "body"), GUARDED)
+def test_guarded_routes_want_the_key(path: str, body: Any) -> None:
+    async def scene(here: Site) -> list[httpx.Response]:
+        way = "GET" if body is None else "POST"
+        headers: list[dict[str, str]] = [
+            {},
+            {"Authorization": "Bearer wrong"},
+            {"Authorization": "Basic secret"},
+            {"Authorization": "Bearer secret"},
+        ]
+        return [await here.http.request(way, path, json=body, headers=one) for one in headers]
+
+    *refused, taken = visit(scene, api_key="secret")
+    for answer in refused:
+        assert error_of(answer, 401)["code"] == "invalid_api_key"
+        assert answer.headers["WWW-Authenticate"] == "Bearer"
+    assert taken.status_code == 200
+
+
+@pytest.mark.parametrize("path", OPEN)
+def test_open_routes_want_none(path: str) -> None:
+    assert ask(path, api_key="secret").status_code == 200
+
+
+def test_a_path_below_a_prefix_is_guarded_as_well() -> None:
+    body = {"prompt": "a"}
+    assert ask("/llm/v1/completions", body, root_path="/llm", api_key="secret").status_code == 401
+    assert ask("/llm/v1/completions", body, root_path="/llm").status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/v1/embeddings", "/v1/responses", "/v1/audio/speech", "/v1/files/f1/content"])
+@pytest.mark.parametrize("method", ["GET", "POST", "DELETE"])
+def test_other_endpoints_of_openai_are_not_implemented(path: str, method: str) -> None:
+    assert error_of(ask(path, method=method), 501)["code"] == "not_implemented"
+
+
+def test_unknown_paths_and_methods() -> None:
+    assert "/v1/chat" in error_of(ask("/v1/chat"), 404)["message"]
+    answer = ask("/v1/completions", method="GET")
+    assert "does not take GET" in error_of(answer, 405)["message"]
+    assert answer.headers["Allow"] == "POST"
+
+
+def raw(content: bytes, kind: str = "application/json", **options: Any) -> httpx.Response:
+    async def scene(here: Site) -> httpx.Response:
+        return await here.http.post("/v1/completions", content=content, headers={"Content-Type": kind})
+
+    return visit(scene, **options)
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (b"", "nothing was sent"),
+        (b"{", "not JSON"),
+        (b"[]", "must be a JSON object, not list"),
+        (b'"text"', "must be a JSON object, not str"),
+        (b'{"prompt": "a", "temperature": NaN}', "`NaN` is no number"),
+        (b'{"prompt": "a", "temperature": 1e999}', "too large"),
+        (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "not JSON"),
+        (b'{"prompt": "\\ud800"}', "surrogate"),
+        (b'{"prompt": "\xff"}', "not UTF-8"),
+        (b'{"prompt": ' + b"[" * 100_000, "nested too deeply"),
+        (b'{"prompt": "a", "x": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply"),
+    ],
+)
+def test_a_body_that_cannot_be_read_is_refused(content: bytes, says: str) -> None:
+    assert says in error_of(raw(content), 400)["message"]
+
+
+def test_only_json_is_taken() -> None:
+    assert "Content-Type" in error_of(raw(b'{"prompt": "a"}', "text/plain"), 400)["message"]
+
+
+def test_a_body_that_is_too_large_is_refused() -> None:
+    body = b'{"prompt": "' + b"a" * 100 + b'"}'
+    assert raw(body, max_body=len(body)).status_code == 200
+    assert error_of(raw(body, max_body=len(body) - 1), 413)["code"] == "body_too_large"
+
+
+def test_a_body_that_comes_in_pieces_is_limited_as_well() -> None:
+    async def scene(here: Site) -> httpx.Response:
+        async def pieces() -> Any:
+            for _ in range(20):
+                yield b" " * 10
+
+        return await here.http.post("/v1/completions", content=pieces(), headers={"Content-Type": "application/json"})
+
+    assert visit(scene, max_body=100).status_code == 413
+
+
+def test_other_origins_are_let_in_only_where_they_are_named() -> None:
+    headers = {"Origin": "http://page", "Access-Control-Request-Method": "POST"}
+    assert "access-control-allow-origin" not in ask("/v1/completions", method="OPTIONS", headers=headers).headers
+    named = ask("/v1/completions", method="OPTIONS", headers=headers, cors_origins=("http://page",))
+    assert named.headers["access-control-allow-origin"] == "http://page"
+
+
+def test_the_openapi_document_describes_every_route_and_its_errors() -> None:
+    document = ask("/openapi.json").json()
+    assert {path for path, _ in GUARDED if path != "/v1/models/fake"} < set(document["paths"])
+    for path in ("/v1/chat/completions", "/v1/completions", "/generate"):
+        responses = document["paths"][path]["post"]["responses"]
+        assert set(responses) == {"200", "400", "401", "404", "413", "429", "500", "503"}
+        assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
+    assert "HTTPValidationError" not in document["components"]["schemas"]

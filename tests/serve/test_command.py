@@ -1,0 +1,82 @@
+"""`offramp serve` as a person runs it: a process, with the engine in another."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import httpx
+import pytest
+
+from tests.models.toys import save_model
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("model")
+    save_model(folder)
+    return folder
+
+
+@contextmanager
+def serving(folder: Path, *words: str) -> Iterator[subprocess.Popen[str]]:
+    command = [sys.executable, "-m", "offramp", "serve", str(folder), "--exits", "1", "--port", "0", *words]
+    process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def url_of(process: subprocess.Popen[str]) -> str:
+    """Where it says that it serves; it says so once it does."""
+    assert process.stderr is not None
+    for line in process.stderr:
+        if line.startswith("Serving "):
+            return line.split(" at ")[1].strip()
+    raise AssertionError("it has ended")
+
+
+def test_it_serves_until_it_is_told_to_end(folder: Path) -> None:
+    with serving(folder, "--served-model-name", "toy", "--exit", "lossless") as process:
+        url = url_of(process)
+        assert httpx.get(f"{url}/health/ready").json() == {"status": "ready"}
+        body = {"model": "toy", "prompt": "abc", "max_tokens": 5, "ignore_eos": True, "temperature": 0}
+        said = httpx.post(f"{url}/v1/completions", json=body).json()
+        full = httpx.post(f"{url}/v1/completions", json={**body, "exit": "off"}).json()
+        assert said["choices"] == full["choices"]
+        assert (said["exit"]["asked"], full["exit"]["asked"]) == ("lossless", "off")
+        assert "offramp_requests_total" in httpx.get(f"{url}/metrics").text
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(30) == 0
+
+
+def test_a_request_that_runs_is_finished_first(folder: Path) -> None:
+    body = {"prompt": "abc", "max_tokens": 100, "ignore_eos": True, "stream": True}
+    with serving(folder) as process, httpx.stream("POST", f"{url_of(process)}/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        process.send_signal(signal.SIGTERM)
+        assert [line for line in lines if line][-1] == "data: [DONE]"
+        assert process.wait(30) == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("--max-model-len", "1000000"), "error: `max_model_len` is 1000000"),
+        (("--exits", "99"), "error: "),
+        (("--host", "no.such.host.invalid"), "cannot be listened on"),
+    ],
+)
+def test_what_cannot_be_served_ends_it_with_a_sentence(folder: Path, words: tuple[str, ...], says: str) -> None:
+    with serving(folder, *words) as process:
+        _, written = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert says in written
+        assert "Traceback" not in written
