@@ -19,8 +19,6 @@ from offramp.serve.protocol import EngineClient, EngineInfo, EngineStats
 from offramp.serve.totals import EngineTotals
 from offramp.types.output import ExitReport
 
-CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-
 LOOK_SECONDS = 5.0
 """How long `/metrics` waits for the engine before it says that the engine is not up."""
 
@@ -128,7 +126,7 @@ class Metrics:
         self._totals.see(stats)
 
     async def render(self, client: EngineClient) -> bytes:
-        """The page, of type `CONTENT_TYPE`. An engine that is not there costs its gauges, nothing else."""
+        """The page, in version 0.0.4 of the format. An engine that is not there costs its gauges, nothing else."""
         try:
             stats = await asyncio.wait_for(client.stats(), LOOK_SECONDS)
         except (EngineDown, asyncio.TimeoutError):

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import shutil
 import socket
 import threading
 from collections.abc import Coroutine, Iterator
+from io import StringIO
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -16,11 +18,12 @@ import uvicorn
 from offramp.serve.app import create_app
 from offramp.serve.fake import FakeClient
 from offramp.serve.fake_output import byte_tokenizer
+from offramp.serve.logs import Log
 from offramp.serve.metrics import Metrics
 from offramp.serve.settings import ServerSettings
 
 if TYPE_CHECKING:
-    from playwright.sync_api import Browser, Page
+    from playwright.sync_api import Browser, Page, Request
 
 PATIENCE = 60
 """Seconds until a test gives up on what it waits for: the machine may be busy."""
@@ -39,7 +42,7 @@ class Site:
         tokenizer = byte_tokenizer()
         self.client = FakeClient(tokenizer, delay=delay, max_num_seqs=room[0], max_queue=room[1])
         settings = ServerSettings("fake", api_key=api_key, drain_timeout=0.0)
-        app = create_app(self.client, tokenizer, settings, Metrics("fake"))
+        app = create_app(self.client, tokenizer, settings, Metrics("fake"), Log(stream=StringIO()))
         self._socket = socket.create_server(("127.0.0.1", 0))
         self.url = f"http://127.0.0.1:{self._socket.getsockname()[1]}"
         self._server = uvicorn.Server(uvicorn.Config(app, log_config=None))
@@ -106,5 +109,10 @@ def is_fault(kind: str, text: str) -> bool:
 def sent(page: Page) -> list[dict[str, Any]]:
     """The bodies of the page's requests so far."""
     bodies: list[dict[str, Any]] = []
-    page.on("request", lambda request: bodies.append(request.post_data_json) if request.method == "POST" else None)
+
+    def note(request: Request) -> None:
+        if request.method == "POST":
+            bodies.append(json.loads(request.post_data or "null"))
+
+    page.on("request", note)
     return bodies

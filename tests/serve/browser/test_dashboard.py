@@ -45,7 +45,7 @@ def scraped(page: Page, times: int = 1) -> None:
     for _ in range(times):
         with page.expect_response("**/metrics"):
             pass
-    page.wait_for_function("new Promise((done) => requestAnimationFrame(() => done(true)))")
+    page.evaluate("new Promise((done) => requestAnimationFrame(() => done(true)))")
 
 
 def test_charts_follow_what_the_engine_does(dashboard: Page) -> None:
@@ -72,7 +72,7 @@ def test_counters_are_drawn_by_their_differences_over_a_restart(dashboard: Page,
     assert tile(dashboard, "engine restarts") == "1"
     heights = dashboard.eval_on_selector_all(
         "#chart-tokens .line",
-        "all => all.flatMap((p) => [...p.getAttribute('d').matchAll(/,([-\\\\d.]+)/g)].map((m) => +m[1]))",
+        "all => all.flatMap((p) => [...p.getAttribute('d').matchAll(/,([-\\d.]+)/g)].map((m) => +m[1]))",
     )
     assert heights and all(8 <= y <= 150 for y in heights)
 

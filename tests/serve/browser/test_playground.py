@@ -48,10 +48,10 @@ def move_dial(page: Page, key: str, times: int = 1) -> None:
 @pytest.mark.parametrize("mode", ["prompt", "chat"])
 def test_an_output_streams_in_and_every_token_says_where_it_left(playground: Page, mode: str) -> None:
     generate(playground, "abc défg", mode)
-    assert playground.inner_text(".tokens").startswith("abc défg")
+    assert "abc défg" in playground.inner_text(".tokens")
     layers = playground.eval_on_selector_all(".token", "all => all.map((one) => one.dataset.layer)")
     assert set(layers) == {"4", "8", "12"}
-    assert "stopped" in playground.inner_text(".output .state") or "finished" in playground.inner_text(".output .state")
+    assert playground.inner_text(".output .state") == "finished"
     colours = playground.evaluate(
         "[4, 8, 12].map((n) => getComputedStyle(document.querySelector(`.token[data-layer='${n}']`)).backgroundColor)"
     )
@@ -62,10 +62,9 @@ def test_an_output_streams_in_and_every_token_says_where_it_left(playground: Pag
 def test_tokens_come_one_after_the_other(playground: Page) -> None:
     playground.fill("#prompt", "a slow answer to look at")
     playground.click("#generate")
-    playground.wait_for_selector(".output.busy .token:nth-child(3)")
+    playground.wait_for_selector(".output.busy .token:nth-child(3)", state="attached")
     few = playground.locator(".token").count()
-    playground.wait_for_function(f"document.querySelectorAll('.token').length > {few}")
-    assert playground.locator(".output.busy").count() == 1
+    playground.wait_for_selector(f".output.busy .token:nth-child({few + 2})", state="attached")
 
 
 def test_figures_and_the_histogram_agree_with_the_tokens(playground: Page) -> None:
@@ -83,7 +82,7 @@ def test_a_token_tells_about_itself_to_mouse_and_keyboard(playground: Page) -> N
     generate(playground, "abcdef")
     playground.hover(".token:nth-child(2)")
     said = playground.inner_text("#detail")
-    assert said.startswith("Token 2 “b”: ") and "runner-up “other” (37%)" in said
+    assert said.startswith("Token 2 “b”: ") and "runner-up “<|im_start|>” (37%)." in said
     playground.focus(".tokens")
     playground.press(".tokens", "Home")
     playground.press(".tokens", "ArrowRight")
@@ -151,7 +150,7 @@ def test_both_lanes_can_run_at_once(playground: Page) -> None:
     playground.fill("#max-tokens", "10")
     playground.fill("#prompt", "side by side")
     playground.click("#race")
-    playground.wait_for_function("document.querySelectorAll('.output.busy').length === 2")
+    playground.wait_for_selector(".output.busy ~ .output.busy")
     playground.wait_for_selector(".verdict:visible")
 
 

@@ -1,6 +1,6 @@
 // Prometheus's text format, as far as `/metrics` uses it.
 
-const LINE = /^([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+(\S+)(?:\s+-?\d+)?\s*$/;
+const LINE = /^([A-Za-z_:][\w:]*)(?:\{(.*)\})?\s+([-+]?(?:[\d.]+(?:e[-+]?\d+)?|Inf)|NaN)(?:\s+-?\d+)?\s*$/i;
 const LABEL = /([A-Za-z_]\w*)="((?:[^"\\]|\\.)*)"\s*,?\s*/gy;
 const ESCAPED = { "\\n": "\n", '\\"': '"', "\\\\": "\\" };
 
