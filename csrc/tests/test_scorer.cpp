@@ -268,7 +268,6 @@ void what_does_not_fit_is_refused() {
   CHECK(refused([](Head& head) { head.matrix.k -= 1; }));
   CHECK(refused([](Head& head) { head.adapter_bias.pop_back(); }));
   CHECK(refused([](Head& head) { head.classifier_up.pop_back(); }));
-
   Head plain = owned.head;
   plain.classifier = Head::Classifier::none;
   Bench bench(plain, 1);
@@ -276,13 +275,11 @@ void what_does_not_fit_is_refused() {
   CHECK(throws<std::invalid_argument>([&] { bench.scorer.score(1, rows, classifier, true); }));
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(0, rows, 0, true); }));
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(3, rows, 0, true); }));
-  std::vector<ScoreRow> beyond(1);
-  beyond[0].slot = kSlots;
+  std::vector<ScoreRow> beyond(1), masked(1);
+  beyond[0].slot = kSlots, masked[0].mask.resize(kVocab / 8 - 1);
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
   beyond[0].slot = 0, beyond[0].before = kSlots;
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
-  std::vector<ScoreRow> masked(1);
-  masked[0].mask.resize(kVocab / 8 - 1);
   CHECK(throws<std::invalid_argument>([&] { bench.scorer.score(1, masked, 0, true); }));
   CHECK(bench.scorer.score(1, {}, kTokenNeeds, true).empty());
 }
@@ -296,8 +293,7 @@ int main() {
     results_depend_on_the_row_alone(type);
   }
   log_probabilities_are_listed_from_the_likeliest();
-  a_row_that_is_not_finite_fails_alone(WeightType::f32);
-  a_row_that_is_not_finite_fails_alone(WeightType::i8);
+  for (const WeightType type : {WeightType::f32, WeightType::i8}) a_row_that_is_not_finite_fails_alone(type);
   where_nothing_may_be_chosen();
   what_does_not_fit_is_refused();
   std::puts("ok");
