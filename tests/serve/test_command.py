@@ -57,7 +57,7 @@ def test_it_serves_until_it_is_told_to_end(folder: Path) -> None:
 
 
 def test_a_request_that_runs_is_finished_first(folder: Path) -> None:
-    body = {"prompt": "abc", "max_tokens": 100, "ignore_eos": True, "stream": True}
+    body = {"prompt": "abc", "max_tokens": 20, "ignore_eos": True, "stream": True}
     with serving(folder) as process, httpx.stream("POST", f"{url_of(process)}/v1/completions", json=body) as answer:
         lines = answer.iter_lines()
         next(lines)
