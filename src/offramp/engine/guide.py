@@ -30,7 +30,7 @@ class Guide:
 
     A token is pushed when the mask behind it is asked for, so the last one of an output never is. Every exit and the
     top ask at the same position, and a check of drafts at all of theirs at once: masks are kept while they may be asked
-    for. A constraint that has raised allows nothing any more, and `failure` is what it raised.
+    for. A constraint that has raised gives no more masks: nothing is allowed there. `failure` is what it raised.
     """
 
     def __init__(self, constraint: Constraint, prompt_length: int) -> None:
@@ -41,10 +41,10 @@ class Guide:
 
     def after(self, tokens: Sequence[int], position: int, accepted: int) -> bytes:
         """The mask of the token after `position`; nothing before the last of the `accepted` will be asked for again."""
-        if self.failure is not None:
-            return NOTHING
         mask = self._masks.get(position)
         if mask is None:
+            if self.failure is not None:
+                return NOTHING
             try:
                 mask = self._compute(tokens, position)
             except Exception as error:
