@@ -85,7 +85,8 @@ def test_a_stream_has_the_same_log_probabilities() -> None:
 
 @pytest.mark.parametrize("name", ["max_tokens", "max_completion_tokens"])
 def test_both_names_of_the_most_tokens(name: str) -> None:
-    body = answer("Hi", **{name: 2})
+    asked: dict[str, Any] = {name: 2}
+    body = answer("Hi", **asked)
     assert body["choices"][0]["message"]["content"] == SAID[:2]
     assert body["choices"][0]["finish_reason"] == "length"
 

@@ -29,7 +29,7 @@ def dashboard(page: Page) -> Page:
 
 
 def tile(page: Page, name: str) -> str:
-    return page.inner_text(f".tile:has(dt:text-is('{name}')) dd")
+    return str(page.inner_text(f".tile:has(dt:text-is('{name}')) dd"))
 
 
 def key(page: Page, chart: str) -> dict[str, str]:
