@@ -16,8 +16,8 @@ struct Counts {
   void reserve(int64_t vocab);
 };
 
-// Applies a row's bias, mask, bans and penalties to its logits. False if nothing may be chosen because a positive bias names
-// a token outside the head's vocabulary.
+// Applies a row's bias, mask, bans and penalties to its logits. False if nothing may be chosen because a positive bias
+// names a token outside the head's vocabulary.
 bool adjust(const ScoreRow& row, const Head& head, float* logits, Counts& counts);
 
 }  // namespace offramp
