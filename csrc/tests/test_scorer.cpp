@@ -227,10 +227,8 @@ void where_nothing_may_be_chosen() {
   Bench bench(owned.head, 1);
   bench.fill(random_floats(kSlots * 2 * kHidden, 1));
   std::vector<ScoreRow> rows(5);
-  rows[0].banned = owned.head.ids;
-  rows[1].bias = {{2, 0.5f}};
+  rows[0].banned = owned.head.ids, rows[1].bias = {{2, 0.5f}}, rows[3].bias = {{2, -0.5f}};
   rows[2].mask.assign(kVocab / 8, 0x55);  // even tokens, none of which has a column
-  rows[3].bias = {{2, -0.5f}};
   for (ScoreRow& row : rows) row.temperature = 1, row.logprobs = 2;
   const std::vector<Scored> scored = bench.scorer.score(1, rows, kTokenNeeds, true);
   for (int i = 0; i < 5; ++i) {
@@ -268,19 +266,20 @@ void what_does_not_fit_is_refused() {
   CHECK(refused([](Head& head) { head.matrix.k -= 1; }));
   CHECK(refused([](Head& head) { head.adapter_bias.pop_back(); }));
   CHECK(refused([](Head& head) { head.classifier_up.pop_back(); }));
+
   Head plain = owned.head;
   plain.classifier = Head::Classifier::none;
   Bench bench(plain, 1);
-  const std::vector<ScoreRow> rows(1);
+  std::vector<ScoreRow> rows(1);
   CHECK(throws<std::invalid_argument>([&] { bench.scorer.score(1, rows, classifier, true); }));
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(0, rows, 0, true); }));
   CHECK(throws<std::out_of_range>([&] { bench.scorer.score(3, rows, 0, true); }));
-  std::vector<ScoreRow> beyond(1), masked(1);
-  beyond[0].slot = kSlots, masked[0].mask.resize(kVocab / 8 - 1);
-  CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
-  beyond[0].slot = 0, beyond[0].before = kSlots;
-  CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, beyond, 0, true); }));
-  CHECK(throws<std::invalid_argument>([&] { bench.scorer.score(1, masked, 0, true); }));
+  rows[0].slot = kSlots;
+  CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, rows, 0, true); }));
+  rows[0].slot = 0, rows[0].before = kSlots;
+  CHECK(throws<std::out_of_range>([&] { bench.scorer.score(1, rows, 0, true); }));
+  rows[0].before = -1, rows[0].mask.resize(kVocab / 8 - 1);
+  CHECK(throws<std::invalid_argument>([&] { bench.scorer.score(1, rows, 0, true); }));
   CHECK(bench.scorer.score(1, {}, kTokenNeeds, true).empty());
 }
 
@@ -293,7 +292,8 @@ int main() {
     results_depend_on_the_row_alone(type);
   }
   log_probabilities_are_listed_from_the_likeliest();
-  for (const WeightType type : {WeightType::f32, WeightType::i8}) a_row_that_is_not_finite_fails_alone(type);
+  a_row_that_is_not_finite_fails_alone(WeightType::f32);
+  a_row_that_is_not_finite_fails_alone(WeightType::i8);
   where_nothing_may_be_chosen();
   what_does_not_fit_is_refused();
   std::puts("ok");

@@ -106,7 +106,7 @@ def test_any_object_is_an_object_on_the_torch_executor_too() -> None:
         for exit in (DIALS["off"], DIALS["lossless"]):
             output = llm.chat(
                 [{"role": "user", "content": "A cat, as JSON with a name."}],
-                SamplingParams(max_tokens=200, json_schema={}),
+                SamplingParams(max_tokens=60, json_schema={}),
                 exit,
             )
             text = output.text
