@@ -70,9 +70,11 @@ def test_of_two_policies_the_one_that_runs_fewer_layers_answers() -> None:
     assert calibrated([RECOMPUTE, FILL], 0.03, KEY) == FILL.exit
 
 
-def test_drafts_answer_lossless_and_no_risk() -> None:
+def test_drafts_answer_lossless_and_risks_that_nothing_else_keeps() -> None:
     pack = replace(static_exits([1, 3], 4), calibrations=(FILL, DRAFTS))
     assert resolve_dial("lossless", pack, ANY) == tuned_drafts(pack.calibrations, ANY) == DRAFTS.exit
     assert resolve_dial("lossless", pack, replace(ANY, executor="torch")) == LOSSLESS
+    assert resolve_dial(0.02, pack, ANY) == FILL.exit
+    assert resolve_dial(0.01, pack, ANY) == DRAFTS.exit
     with pytest.raises(PackError, match=r"no calibration for a risk of 0\.01, only for 0\.02"):
-        resolve_dial(0.01, pack, ANY)
+        resolve_dial(0.01, replace(pack, calibrations=(FILL,)), ANY)
