@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import io
 import json
-from collections.abc import AsyncGenerator, Awaitable, Callable, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
@@ -17,7 +17,7 @@ from offramp.serve.app import create_app
 from offramp.serve.fake import FakeClient
 from offramp.serve.fake_output import CHATML, byte_tokenizer
 from offramp.serve.logs import Log
-from offramp.serve.observe import NoMetrics
+from offramp.serve.observe import Ended, NoMetrics
 from offramp.serve.settings import ServerSettings
 from offramp.types.output import ExitReport
 
@@ -42,17 +42,8 @@ class Counting(NoMetrics):
     def started(self) -> None:
         self.begun += 1
 
-    def finished(
-        self,
-        outcome: str,
-        prompt_tokens: int,
-        output_tokens: int,
-        ttft: float | None,
-        itl: Sequence[float],
-        seconds: float,
-        report: ExitReport | None,
-    ) -> None:
-        self.ended.append((outcome, prompt_tokens, output_tokens, report))
+    def finished(self, ended: Ended) -> None:
+        self.ended.append((ended.outcome, ended.prompt_tokens, ended.output_tokens, ended.report))
 
 
 @dataclass

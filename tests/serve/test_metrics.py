@@ -15,6 +15,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from offramp.errors import EngineDown
 from offramp.serve.metrics import Metrics
+from offramp.serve.observe import Ended
 from offramp.serve.protocol import EngineClient, EngineInfo, EngineStats
 from offramp.types.output import ExitReport
 
@@ -115,7 +116,7 @@ def test_the_depth_histogram_has_a_bucket_for_each_exit_and_holds_every_token() 
 def test_without_an_engine_the_page_has_what_the_http_side_knows() -> None:
     metrics = Metrics("m")
     metrics.started()
-    metrics.finished("stop", 7, 2, 0.2, [0.1], 0.3, None)
+    metrics.finished(Ended("stop", 7, 2, 0.2, [0.1], 0.3, None))
     [page] = pages(metrics, [None], info=None)
     assert page["engine_up", ""] == page["num_requests_running", ""] == page["kv_cache_usage_ratio", ""] == 0
     assert page["requests_total", "stop"] == 1
@@ -152,8 +153,8 @@ def test_requests_are_counted_by_outcome_and_in_flight_until_they_end() -> None:
     metrics = Metrics("m")
     for _ in range(3):
         metrics.started()
-    metrics.finished("stop", 7, 3, 0.2, [0.1, 0.3], 0.6, REPORT)
-    metrics.finished("cancelled", 7, 0, None, [], 0.1, None)
+    metrics.finished(Ended("stop", 7, 3, 0.2, [0.1, 0.3], 0.6, REPORT))
+    metrics.finished(Ended("cancelled", 7, 0, None, [], 0.1, None))
     [page] = pages(metrics, [STATS])
     assert page["requests_in_flight", ""] == 1
     assert page["requests_total", "stop"] == page["requests_total", "cancelled"] == 1
@@ -162,7 +163,7 @@ def test_requests_are_counted_by_outcome_and_in_flight_until_they_end() -> None:
 
 def test_times_fall_into_the_buckets_that_hold_them() -> None:
     metrics = Metrics("m")
-    metrics.finished("stop", 7, 4, 0.25, [0.1, 0.1001, 100.0], 0.6, None)
+    metrics.finished(Ended("stop", 7, 4, 0.25, [0.1, 0.1001, 100.0], 0.6, None))
     [page] = pages(metrics, [STATS])
     assert page["time_to_first_token_seconds_bucket", "0.1"] == 0
     assert page["time_to_first_token_seconds_bucket", "0.25"] == 1

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from time import perf_counter
@@ -86,12 +87,12 @@ class Meter:
     costs: CostModel
     switching: bool = True
     time: TimeSplit = field(default_factory=TimeSplit)
-    accounts: dict[tuple[KVPolicy, int], Account] = field(default_factory=dict)
+    accounts: dict[tuple[KVPolicy, int], Account] = field(default_factory=lambda: defaultdict(Account))
     live: int = 1
 
     def account(self, kv: KVPolicy) -> Account:
         """That of a policy at the present load."""
-        return self.accounts.setdefault((kv, self.live.bit_length()), Account())
+        return self.accounts[kv, self.live.bit_length()]
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows], rows: int, verifying: int, recomputed: int) -> None:
         """Run `rows` rows; `verifying` and `recomputed` of them are owed to exits under those policies."""

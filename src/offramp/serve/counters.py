@@ -6,12 +6,12 @@ import resource
 import sys
 from collections import Counter
 from dataclasses import asdict
-from pathlib import Path
 
 from offramp.engine.accounting import report
 from offramp.engine.engine import Engine
 from offramp.engine.plan import StepResult
 from offramp.engine.sequence import Sequence
+from offramp.serve.memory import resident_bytes
 from offramp.serve.protocol import EngineStats
 
 
@@ -68,13 +68,10 @@ class Counters:
             layers_skipped=self._skipped,
             exit_tokens=dict(sorted(self._exit_tokens.items())),
             seconds={**asdict(time), "other": max(0.0, self.step_seconds - time.total)},
-            rss_bytes=resident_bytes(),
+            rss_bytes=resident_bytes() or _most_bytes(),
         )
 
 
-def resident_bytes() -> int:
-    """Memory of this process: what it holds, or where the system does not tell, the most it has held."""
-    try:
-        return int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
-    except OSError:
-        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+def _most_bytes() -> int:
+    """The most memory that this process has held."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

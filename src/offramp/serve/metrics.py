@@ -7,17 +7,16 @@ from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import accumulate
-from pathlib import Path
-from resource import getpagesize
 
 from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from offramp.errors import EngineDown
+from offramp.serve.memory import resident_bytes
+from offramp.serve.observe import Ended
 from offramp.serve.protocol import EngineClient, EngineInfo, EngineStats
 from offramp.serve.totals import EngineTotals
-from offramp.types.output import ExitReport
 
 LOOK_SECONDS = 5.0
 """How long `/metrics` waits for the engine before it says that the engine is not up."""
@@ -50,6 +49,9 @@ COUNTERS = {
     "drafts_accepted": ("drafts_accepted", "Drafts that the top agreed with."),
 }
 """Counters of the engine: the field of its totals, and what is counted."""
+
+Value = float | Mapping[str, float]
+"""A number, or one for each value of a further label."""
 
 
 class Tally:
@@ -88,34 +90,17 @@ class Metrics:
         """A request has come in. Each is to be reported as `finished`, however it ends."""
         self._in_flight += 1
 
-    def finished(
-        self,
-        outcome: str,
-        prompt_tokens: int,
-        output_tokens: int,
-        ttft: float | None,
-        itl: Sequence[float],
-        seconds: float,
-        report: ExitReport | None,
-    ) -> None:
-        """A request has ended.
-
-        Args:
-            outcome: one of few words, such as `stop` or `cancelled`: each becomes a series.
-            ttft: seconds to the first token; None if there was none.
-            itl: seconds between tokens.
-            seconds: from arrival to end.
-            report: of the output, if it came to one.
-        """
+    def finished(self, ended: Ended) -> None:
+        """A request has ended."""
         self._in_flight -= 1
-        self._outcomes[outcome] += 1
-        self._switched_off += report is not None and report.switched_off
+        self._outcomes[ended.outcome] += 1
+        self._switched_off += ended.report is not None and ended.report.switched_off
         values: dict[str, Sequence[float]] = {
-            "time_to_first_token_seconds": [] if ttft is None else [ttft],
-            "inter_token_latency_seconds": itl,
-            "e2e_request_latency_seconds": [seconds],
-            "request_prompt_tokens": [prompt_tokens],
-            "request_generation_tokens": [output_tokens],
+            "time_to_first_token_seconds": [] if ended.ttft is None else [ended.ttft],
+            "inter_token_latency_seconds": ended.itl,
+            "e2e_request_latency_seconds": [ended.seconds],
+            "request_prompt_tokens": [ended.prompt_tokens],
+            "request_generation_tokens": [ended.output_tokens],
         }
         for name, some in values.items():
             for value in some:
@@ -152,7 +137,7 @@ class Metrics:
         yield self._gauge("num_requests_waiting", "Outputs that wait for a place in the batch.", waiting)
         used = stats.kv_used_blocks / max(1, stats.kv_total_blocks) if stats else 0.0
         yield self._gauge("kv_cache_usage_ratio", "Share of KV blocks in use, 0 to 1.", used)
-        memory = {"server": _resident_bytes(), "engine": stats.rss_bytes if stats else None}
+        memory = {"server": resident_bytes(), "engine": stats.rss_bytes if stats else None}
         known = {process: size for process, size in memory.items() if size is not None}
         yield self._gauge("process_resident_memory_bytes", "Memory in use.", known, "process")
 
@@ -170,18 +155,21 @@ class Metrics:
         words = "Layer that proposed an output token; the last bucket is the top."
         yield self._histogram("exit_depth", words, _buckets(layers, [*counts, 0]), depths)
 
-    def _gauge(
-        self, name: str, words: str, value: float | Mapping[str, float], label: str | None = None
-    ) -> GaugeMetricFamily:
-        family = GaugeMetricFamily(f"offramp_{name}", words, labels=["model_name", *([label] if label else [])])
-        for labels, one in self._samples(value):
-            family.add_metric(labels, one)
-        return family
+    def _gauge(self, name: str, words: str, value: Value, label: str | None = None) -> Metric:
+        return self._numbers(GaugeMetricFamily, name, words, value, label)
 
-    def _counter(
-        self, name: str, words: str, value: float | Mapping[str, float], label: str | None = None
-    ) -> CounterMetricFamily:
-        family = CounterMetricFamily(f"offramp_{name}", words, labels=["model_name", *([label] if label else [])])
+    def _counter(self, name: str, words: str, value: Value, label: str | None = None) -> Metric:
+        return self._numbers(CounterMetricFamily, name, words, value, label)
+
+    def _numbers(
+        self,
+        kind: type[GaugeMetricFamily] | type[CounterMetricFamily],
+        name: str,
+        words: str,
+        value: Value,
+        label: str | None,
+    ) -> Metric:
+        family = kind(f"offramp_{name}", words, labels=["model_name", *([label] if label else [])])
         for labels, one in self._samples(value):
             family.add_metric(labels, one)
         return family
@@ -193,7 +181,7 @@ class Metrics:
         family.add_metric([self._model], buckets, total)
         return family
 
-    def _samples(self, value: float | Mapping[str, float]) -> list[tuple[list[str], float]]:
+    def _samples(self, value: Value) -> list[tuple[list[str], float]]:
         """(label values, number): one, or one for each value of a further label."""
         if isinstance(value, Mapping):
             return [([self._model, label], one) for label, one in value.items()]
@@ -214,11 +202,3 @@ def _buckets(bounds: Sequence[float], counts: Sequence[float]) -> list[tuple[str
     """Cumulative counts; `counts` has one more entry than `bounds`, for what lies above them."""
     names = [*(str(float(bound)) for bound in bounds), "+Inf"]
     return list(zip(names, accumulate(counts), strict=True))
-
-
-def _resident_bytes() -> int | None:
-    """Memory of this process; None where the system does not tell."""
-    try:
-        return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * getpagesize()
-    except OSError:
-        return None

@@ -3,10 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from offramp.serve.protocol import EngineClient, EngineStats
 from offramp.types.output import ExitReport
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """What a request came to.
+
+    Args:
+        outcome: one of few words, each of which becomes a series: `stop` or `length`; `cancelled` by the client;
+            `refused`, `queue_full`, `engine_down` or `error`.
+        ttft: seconds to the first token; None if there was none.
+        itl: seconds between tokens of an output.
+        seconds: from arrival to end.
+        report: over all outputs that ended; None if none did.
+    """
+
+    outcome: str
+    prompt_tokens: int
+    output_tokens: int
+    ttft: float | None
+    itl: Sequence[float]
+    seconds: float
+    report: ExitReport | None
 
 
 class Metrics(Protocol):
@@ -15,25 +38,8 @@ class Metrics(Protocol):
     def started(self) -> None:
         """A request has come in. Each is reported as `finished`, however it ends."""
 
-    def finished(
-        self,
-        outcome: str,
-        prompt_tokens: int,
-        output_tokens: int,
-        ttft: float | None,
-        itl: Sequence[float],
-        seconds: float,
-        report: ExitReport | None,
-    ) -> None:
-        """A request has ended.
-
-        Args:
-            outcome: `stop` or `length`; `cancelled` by the client; `refused`, `queue_full`, `engine_down` or `error`.
-            ttft: seconds to the first token; None if there was none.
-            itl: seconds between tokens of an output.
-            seconds: from arrival to end.
-            report: over all outputs that ended.
-        """
+    def finished(self, ended: Ended) -> None:
+        """A request has ended."""
 
     def observe(self, stats: EngineStats) -> None:
         """A look at the engine that was made for another reason."""
@@ -48,16 +54,7 @@ class NoMetrics:
     def started(self) -> None:
         """Nothing."""
 
-    def finished(
-        self,
-        outcome: str,
-        prompt_tokens: int,
-        output_tokens: int,
-        ttft: float | None,
-        itl: Sequence[float],
-        seconds: float,
-        report: ExitReport | None,
-    ) -> None:
+    def finished(self, ended: Ended) -> None:
         """Nothing."""
 
     def observe(self, stats: EngineStats) -> None:

@@ -90,8 +90,7 @@ class ProcessClient:
             OfframpError: it cannot be started, with the reason.
         """
         await self._settled.wait()
-        if self._state != "ready":
-            raise self._reason.with_traceback(None)  # it may be raised often
+        self._check_ready()
         assert self._info is not None
         return self._info
 

@@ -13,7 +13,7 @@ from typing import Any
 from offramp.errors import EngineDown, OfframpError, QueueFull
 from offramp.serve.http.errors import OutputFailed
 from offramp.serve.http.reports import merged
-from offramp.serve.observe import Metrics
+from offramp.serve.observe import Ended, Metrics
 from offramp.serve.protocol import EngineClient, Job, Piece
 from offramp.types.output import ExitReport
 
@@ -84,9 +84,8 @@ async def run_jobs(
         tally.outcome = "error"
         raise
     finally:
-        seconds, report = perf_counter() - tally.started, tally.report
-        numbers = tally.prompt_tokens, tally.output_tokens, tally.ttft, tally.itl, seconds
-        metrics.finished(tally.outcome, *numbers, report)
+        numbers = tally.prompt_tokens, tally.output_tokens, tally.ttft, tally.itl, perf_counter() - tally.started
+        metrics.finished(Ended(tally.outcome, *numbers, tally.report))
 
 
 def _note(tally: Tally, number: int, piece: Piece, last: dict[int, float]) -> None:
