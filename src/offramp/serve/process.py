@@ -210,7 +210,7 @@ class ProcessClient:
             (pipe or ours).close()
             self._pipe = None
             self._lose_jobs()
-            code = None if child is None else await asyncio.shield(_reap(child))
+            code = None if child is None else await _reap(child)
         return f"signal {-code}" if code and code < 0 else f"code {code}"
 
     def _take(self, message: FromChild) -> None:
@@ -270,9 +270,17 @@ async def _read(reader: asyncio.StreamReader) -> FromChild | None:
 
 
 async def _reap(child: asyncio.subprocess.Process) -> int:
-    """Wait for the end of a child whose pipe is closed; returns its exit code."""
+    """Wait for the end of a child whose pipe is closed; returns its exit code.
+
+    One whose waiting is cancelled is killed and waited for all the same: nobody else would.
+    """
     try:
         return await asyncio.wait_for(child.wait(), END_SECONDS)
     except asyncio.TimeoutError:
         child.kill()
         return await child.wait()
+    except asyncio.CancelledError:
+        with contextlib.suppress(ProcessLookupError):
+            child.kill()
+        await child.wait()
+        raise
