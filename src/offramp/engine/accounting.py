@@ -34,6 +34,7 @@ def report(sequence: Sequence) -> ExitReport:
         cached_prompt_tokens=sequence.cached_prompt_tokens,
         exits=None if sequence.exit is None else _summary(sequence.exit),
         switched_off=sequence.switched_off,
+        encoded_tokens=sequence.encoded_tokens,
     )
 
 

@@ -18,7 +18,9 @@ class ExitReport:
 
     `layers_run[i] + layers_filled[i] + layers_skipped[i]` is the model's depth for every output token i, counted on
     the position whose hidden state chose it. Rejected drafts, passes to the top and replays after preemption are
-    counted apart. Filled layers cost a K/V projection.
+    counted apart. Filled layers cost a K/V projection. `encoded_tokens` counts what an encoder read for this output:
+    nothing where another output of the request, or none at all, had the source encoded; its length again after each
+    preemption.
 
     `exit_histogram` maps layer -> tokens proposed there. `exits` says how the request was served: the exit
     parameters in force, or None when every layer ran; `switched_off` is true where exits were asked for and the
@@ -38,6 +40,7 @@ class ExitReport:
     cached_prompt_tokens: int
     exits: Mapping[str, Any] | None
     switched_off: bool
+    encoded_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: histogram keys become strings."""
