@@ -18,7 +18,7 @@ from offramp.exits.pack import ExitPack, ExitSpec, static_exits
 from offramp.models.from_hf import spec_from_hf
 from offramp.models.rope import inverse_frequencies
 from offramp.models.spec import ModelSpec
-from offramp.types.executor import Executor, Feature, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Executor, Feature, Scored, ScoreRow, SeqRows, Source
 from offramp.types.sampling import SamplingParams
 from tests.executors.kinds import make_executor, write_hidden
 
@@ -121,15 +121,21 @@ def compute_in_float64(model: nn.Module, spec: ModelSpec) -> None:
         both = torch.cat((half, half), -1)
         return both.cos() * factor, both.sin() * factor
 
+    norms_in_float64(model)
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            module.forward = angles
+
+
+def norms_in_float64(model: nn.Module) -> None:
+    """Transformers computes norms in float32 whatever the model's type; undo that."""
+
     def norm_of(module: Any) -> Any:
         return lambda x: module.weight * x / (x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
 
     for module in model.modules():
-        kind = type(module).__name__
-        if kind.endswith("RMSNorm"):
+        if type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
             module.forward = norm_of(module)
-        elif kind.endswith("RotaryEmbedding"):
-            module.forward = angles
 
 
 def block_tables(lengths: Sequence[int], block_size: int, num_blocks: int, seed: int = 0) -> list[list[int]]:
@@ -139,15 +145,24 @@ def block_tables(lengths: Sequence[int], block_size: int, num_blocks: int, seed:
     return [[free.pop() for _ in range(-(-n // block_size))] for n in lengths]
 
 
-def run_all(executor: Executor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]]) -> None:
+def run_all(
+    executor: Executor,
+    prompts: Sequence[Sequence[int]],
+    tables: Sequence[Sequence[int]],
+    sources: Sequence[Source | None] | None = None,
+) -> None:
     """Run every token of `prompts` to the top, all segments at once."""
     for segment in range(executor.shape.num_segments):
-        rows = [SeqRows(range(len(p)), p, table) for p, table in zip(prompts, tables, strict=True)]
-        executor.run_segment(segment, rows)
+        each = zip(prompts, tables, sources or [None] * len(prompts), strict=True)
+        executor.run_segment(segment, [SeqRows(range(len(p)), p, table, source) for p, table, source in each])
 
 
 def run_in_random_chunks(
-    executor: Executor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]], seed: int
+    executor: Executor,
+    prompts: Sequence[Sequence[int]],
+    tables: Sequence[Sequence[int]],
+    seed: int,
+    sources: Sequence[Source | None] | None = None,
 ) -> None:
     """Run every token of `prompts` to the top, advancing random segments of random sequences by random chunks."""
     pick = random.Random(seed)
@@ -156,11 +171,13 @@ def run_in_random_chunks(
     while any(f[-1] < f[0] for f in frontiers):
         segment = pick.randrange(segments)
         batch = []
-        for prompt, table, frontier in zip(prompts, tables, frontiers, strict=True):
+        for prompt, table, source, frontier in zip(
+            prompts, tables, sources or [None] * len(prompts), frontiers, strict=True
+        ):
             start, ready = frontier[segment + 1], frontier[segment]
             stop = min(ready, start + pick.randint(0, 4))
             if start < stop:
-                batch.append(SeqRows(range(start, stop), prompt[start:stop], table))
+                batch.append(SeqRows(range(start, stop), prompt[start:stop], table, source))
                 frontier[segment + 1] = stop
         executor.run_segment(segment, batch)
 

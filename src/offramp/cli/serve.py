@@ -18,7 +18,7 @@ from offramp.errors import InvalidParameter, MissingDependency
 from offramp.types.exits import ExitParams
 
 if TYPE_CHECKING:
-    from offramp.models import LoadedModel
+    from offramp.models import AnyModel
     from offramp.serve.settings import ServerSettings
 
 TAKES = "[MODEL]"
@@ -102,9 +102,9 @@ def run(args: argparse.Namespace) -> int:
 
     with listen(asked["host"], asked["port"]) as listening:
         with show_progress() as update:
-            from offramp.models import load_model
+            from offramp.models import load_any
 
-            model = load_model(asked["model"], on_download(update))
+            model = load_any(asked["model"], on_download(update))
         _serve(model, asked, settings, listening)
     return 0
 
@@ -152,7 +152,7 @@ def _key(asked: dict[str, Any]) -> str | None:
     return key
 
 
-def _serve(model: LoadedModel, asked: dict[str, Any], settings: ServerSettings, listening: Any) -> None:
+def _serve(model: AnyModel, asked: dict[str, Any], settings: ServerSettings, listening: Any) -> None:
     from offramp.serve.app import create_app
     from offramp.serve.logs import Log
     from offramp.serve.metrics import Metrics
@@ -164,7 +164,7 @@ def _serve(model: LoadedModel, asked: dict[str, Any], settings: ServerSettings, 
     asyncio.run(serve(app, client, settings, listening, print_note))
 
 
-def engine_options(model: LoadedModel, asked: dict[str, Any]) -> dict[str, Any]:
+def engine_options(model: AnyModel, asked: dict[str, Any]) -> dict[str, Any]:
     """The arguments of `LLM` in the engine's process. A cache given in bytes becomes one in tokens.
 
     Raises:
@@ -183,7 +183,9 @@ def engine_options(model: LoadedModel, asked: dict[str, Any]) -> dict[str, Any]:
     from offramp.llm.load import resolve_exits, token_bytes
 
     kinds = {name: given.get(name, default) for name, default in {"executor": "auto", "device": "cpu"}.items()}
-    backend = choose_backend(**kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"))
+    backend = choose_backend(
+        **kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"), spec=model.spec
+    )
     pack = resolve_exits(given.get("exits"), model)
     states = len(pack.exits) + 1 + pack.reads_past
     return {**given, "kv_tokens": memory // token_bytes(model.spec, states, backend)}

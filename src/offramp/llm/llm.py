@@ -17,7 +17,7 @@ from offramp.llm.dial import Dial
 from offramp.llm.load import context_length, make_executor, resolve_exits, store_blocks
 from offramp.llm.measure import measure_costs
 from offramp.llm.session import OnProgress, Session, Stream
-from offramp.models import Progress, load_model
+from offramp.models import Progress, load_any
 from offramp.types.output import Output
 from offramp.types.sampling import SamplingParams
 
@@ -79,8 +79,8 @@ class LLM:
             prefix_caching=prefix_caching,
             profitability=profitability,
         )
-        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype)
-        loaded = load_model(model, progress)
+        loaded = load_any(model, progress)
+        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype, loaded.spec)
         self.name, self.spec, self.tokenizer = loaded.name, loaded.spec, loaded.tokenizer
         self.pack = resolve_exits(exits, loaded)
         context = context_length(loaded.spec, max_model_len)

@@ -9,8 +9,7 @@ from offramp.errors import CacheTooSmall, InvalidParameter, Unsupported
 from offramp.exits.pack import ExitPack, static_exits
 from offramp.exits.read import read_pack
 from offramp.llm.backend import Backend
-from offramp.models import LoadedModel
-from offramp.models.spec import ModelSpec
+from offramp.models import AnyModel, LoadedModel, Spec
 from offramp.types.checks import MAX_SIZE, MAX_THREADS, check_integer
 from offramp.types.executor import Executor
 
@@ -21,7 +20,7 @@ DEFAULT_STORE_BYTES = 2**30
 """The paged store takes about this much unless a single context needs more."""
 
 
-def resolve_exits(exits: Sequence[int] | str | Path | None, model: LoadedModel) -> ExitPack:
+def resolve_exits(exits: Sequence[int] | str | Path | None, model: AnyModel) -> ExitPack:
     """The exits of a model: given layers, an exit pack by folder or name, or by default two thirds and five sixths of
     the way up.
 
@@ -39,7 +38,7 @@ def resolve_exits(exits: Sequence[int] | str | Path | None, model: LoadedModel) 
     return static_exits(list(exits), depth)
 
 
-def context_length(spec: ModelSpec, asked: int | None) -> int:
+def context_length(spec: Spec, asked: int | None) -> int:
     """The context to serve.
 
     Raises:
@@ -55,14 +54,14 @@ def context_length(spec: ModelSpec, asked: int | None) -> int:
     return asked
 
 
-def token_bytes(spec: ModelSpec, states: int, backend: Backend) -> int:
+def token_bytes(spec: Spec, states: int, backend: Backend) -> int:
     """Bytes that a token takes in the paged store: K, V and so many hidden and deep `states`."""
     kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * backend.kv_bytes
     return kv + states * spec.hidden_size * backend.hidden_bytes
 
 
 def store_blocks(
-    spec: ModelSpec,
+    spec: Spec,
     states: int,
     context: int,
     block_size: int,
@@ -89,7 +88,7 @@ def store_blocks(
 
 
 def make_executor(
-    model: LoadedModel,
+    model: AnyModel,
     exits: ExitPack,
     backend: Backend,
     *,
@@ -112,6 +111,7 @@ def make_executor(
         )
     sizes = {"block_size": block_size, "num_blocks": num_blocks, "max_model_len": context}
     if backend.executor == "native":
+        assert isinstance(model, LoadedModel)
         from offramp.executors.native import NativeExecutor
 
         return NativeExecutor(
