@@ -92,7 +92,8 @@ def test_outputs_of_one_request_share_one_encoded_source() -> None:
     numbers = engine.submit(request((3, 4, 5), n=3, temperature=1.0))
     sources = engine.scheduler.sources
     assert sources is not None
-    encoded, most = [], 0
+    encoded: list[int] = []
+    most = 0
     while engine.has_work:
         encoded += engine.step().plan.encode
         engine.check_integrity()
@@ -248,7 +249,7 @@ def cached_after(engine: Engine, second: Request) -> int:
     while engine.has_work:
         engine.step()
         Inspector(cast("PagedExecutor", engine.executor))(engine)
-    return report(engine.sequences[number]).cached_prompt_tokens
+    return engine.sequences[number].cached_prompt_tokens
 
 
 def test_blocks_of_the_prefix_cache_are_found_again_with_the_same_source_only() -> None:

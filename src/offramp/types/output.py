@@ -18,9 +18,10 @@ class ExitReport:
 
     `layers_run[i] + layers_filled[i] + layers_skipped[i]` is the model's depth for every output token i, counted on
     the position whose hidden state chose it. Rejected drafts, passes to the top and replays after preemption are
-    counted apart. Filled layers cost a K/V projection. `encoded_tokens` counts what an encoder read for this output:
-    nothing where another output of the request, or none at all, had the source encoded; its length again after each
-    preemption.
+    counted apart. Filled layers cost a K/V projection.
+
+    `encoded_tokens` counts what an encoder has read for this output: its source, again after a preemption, and nothing
+    where another output of the request had it read. Beside an encoder `cached_prompt_tokens` is 0.
 
     `exit_histogram` maps layer -> tokens proposed there. `exits` says how the request was served: the exit
     parameters in force, or None when every layer ran; `switched_off` is true where exits were asked for and the
@@ -51,7 +52,7 @@ class ExitReport:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One finished output.
+    """One finished output. Where there is an encoder, `prompt_token_ids` are those of the source.
 
     `token_ids` includes the token that ended it, `text` does not. `exit_layers[i]` is the layer that proposed token i
     and `confidences[i]` the criterion's confidence there (None at the top). `logprobs[i]`, where asked for, lists
