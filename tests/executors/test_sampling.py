@@ -16,6 +16,7 @@ from tests.executors.toys import (
     OUTSIDE,
     REDUCED,
     VOCAB,
+    AnyToy,
     make_pack,
     raw_logits,
     score_hidden,
