@@ -10,11 +10,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from offramp.exits.pack import ExitPack, static_exits
+from offramp.exits.pack import ExitPack
 from offramp.models import T5Spec, t5_spec_from_hf
 from offramp.types.executor import Executor, Source, SourceRows
-from tests.executors.kinds import make_executor
-from tests.executors.toys import VOCAB, ArraySource, block_tables, norms_in_float64
+from tests.executors.toys import VOCAB, AnyToy, ArraySource, block_tables, norms_in_float64
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -53,21 +52,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class T5Toy:
-    """A Transformers T5 with random weights, norms included, and what we read off it.
+class T5Toy(AnyToy):
+    """A T5, and what we read off it."""
 
-    `kind` is that of the executors it gives (`tests.executors.kinds`).
-    """
-
-    model: Any
     spec: T5Spec
-    source: ArraySource
-    kind: str = "torch"
 
     def executor(self, exits: Sequence[int] | ExitPack = (1, 2), **options: Any) -> Executor:
-        pack = exits if isinstance(exits, ExitPack) else static_exits(exits, self.spec.num_layers)
-        defaults: dict[str, Any] = {"block_size": 4, "num_blocks": 48, "num_source_blocks": 64}
-        return make_executor(self.kind, self.spec, self.source, pack, **{**defaults, **options})
+        return AnyToy.executor(self, exits, **{"num_source_blocks": 64, **options})
 
     def encoded(self, source: Sequence[int]) -> Tensor:
         """What Transformers' encoder makes of a source: [tokens, hidden_size]."""
