@@ -36,7 +36,7 @@ from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape
 from offramp.tune.t5_tokenizer import new_tokenizer
 from offramp.types.exits import ExitParams
 
-FOR_WORDS = 100_000
+FOR_WORDS = 75_000
 """A new tokenizer learns from so many records."""
 
 NORM = "decoder.final_layer_norm.weight"
