@@ -7,7 +7,7 @@
 # copied to OUT, in parts of 12 MB. Two short trials choose between two learning rates first.
 set -u
 data=$1 out=$2 device=${3:-cuda} minutes=${4:-5} trial=${5:-0.4} shape=${6:-layers=6,decoder_layers=16}
-export PYTHONPATH=src
+export PYTHONPATH="src${PYTHONPATH:+:$PYTHONPATH}"
 mkdir -p "$out"
 
 case $data in
@@ -19,7 +19,7 @@ train() { # OUT MINUTES LR and more
     to=$1 most=$2 rate=$3
     shift 3
     python3 -m offramp tune --recipe calm --shape "$shape,width=256,heads=4,head_dim=64,inner=512,vocabulary=4096" \
-        --data pairs.npz --out "$to" --device "$device" --minutes "$most" --lr "$rate" --batch-tokens 24576 --epochs 12 \
+        --data pairs.npz --out "$to" --device "$device" --minutes "$most" --lr "$rate" --batch-tokens "${BATCH:-24576}" --epochs 12 \
         --patience 20 --json "$@"
 }
 
