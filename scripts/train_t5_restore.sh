@@ -19,12 +19,12 @@ train() { # OUT MINUTES LR and more
     to=$1 most=$2 rate=$3
     shift 3
     python3 -m offramp tune --recipe calm --shape "$shape,width=256,heads=4,head_dim=64,inner=512,vocabulary=4096" \
-        --data pairs.npz --out "$to" --device "$device" --minutes "$most" --lr "$rate" --batch-tokens "${BATCH:-24576}" --epochs 12 \
+        --data pairs.npz --out "$to" --device "$device" --minutes "$most" --lr "$rate" --batch-tokens "${BATCH:-12288}" --epochs 12 --dropout 0.1 \
         --patience 20 --json "$@"
 }
 
-best=1.5e-3 least=1000
-for rate in 1.5e-3 4e-3; do
+best=1e-3 least=1000
+for rate in 1e-3 3e-3; do
     train "trial-$rate" "$trial" $rate --evaluations 1 --classifier-steps 2 > "trial-$rate.json" || { echo "trial $rate failed"; continue; }
     loss=$(python3 -c "import json, sys; print(json.load(open(sys.argv[1]))['history'][-1]['top'])" "trial-$rate.json")
     echo "trial: learning rate $rate, loss of the top $loss"

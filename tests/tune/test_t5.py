@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from offramp.errors import InvalidParameter, Unsupported, WeightsError
 from offramp.tune.t5 import DenseT5, buckets
 from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape, shape_of_config, tensor_shapes
+from offramp.tune.t5_steps import T5Writer
 from tests.tune.t5_toys import SHAPE, as_transformers, ragged, toy_weights
 
 
@@ -133,3 +134,20 @@ def test_first_weights_have_t5s_spread() -> None:
     assert float(weights["shared.weight"].std()) == pytest.approx(1, rel=0.01)
     spread = float(weights["decoder.block.1.layer.1.EncDecAttention.q.weight"].std())
     assert spread == pytest.approx((256 * 64) ** -0.5, rel=0.02)
+
+
+def test_step_by_step_is_as_all_at_once_whichever_tokens_leave() -> None:
+    model = DenseT5(SHAPE, toy_weights(), torch.float32)
+    source, lengths, given = ragged()
+    runs = torch.randint(1, 4, given.shape, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        encoded = model.encode(source, lengths)
+        (wanted,) = model.decode(given, encoded, [3], lambda layer, hidden: runs <= layer)
+        writer, kept = T5Writer(model, encoded, 26), torch.arange(3)
+        for place in range(26):
+            if place == 10:
+                kept = torch.tensor([0, 2])
+                writer.keep(kept)
+            now = runs[kept, place]
+            found = writer.step(given[kept, place], lambda layer, hidden, now=now: now <= layer)  # type: ignore[misc]
+            torch.testing.assert_close(found, wanted[kept, place], atol=1e-5, rtol=1e-5)

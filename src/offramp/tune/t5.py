@@ -65,13 +65,13 @@ class DenseT5:
         hides = torch.zeros_like(ids, dtype=self.dtype).masked_fill_(places >= lengths[:, None], self._never)
         bias = hides[:, None, None]
         hidden = F.embedding(ids, self.weights["shared.weight"])
-        near = self._position_bias("encoder", places, places) + bias
+        near = self.position_bias("encoder", places, places) + bias
         for index in range(self.shape.layers):
             prefix = f"encoder.block.{index}.layer."
-            x = self._norm(hidden, f"{prefix}0.layer_norm.weight")
+            x = self.norm(hidden, f"{prefix}0.layer_norm.weight")
             hidden = hidden + self._attend(f"{prefix}0.SelfAttention.", x, x, near)
-            hidden = hidden + self._mlp(f"{prefix}1.", hidden)
-        return Encoded(self._norm(hidden, "encoder.final_layer_norm.weight"), bias)
+            hidden = hidden + self.mlp(f"{prefix}1.", hidden)
+        return Encoded(self.norm(hidden, "encoder.final_layer_norm.weight"), bias)
 
     def decode(self, ids: Tensor, encoded: Encoded, taps: Sequence[int], leave: Leave | None = None) -> list[Tensor]:
         """Hidden states [sequences, tokens, width] after each of `taps` decoder layers, ascending.
@@ -82,7 +82,7 @@ class DenseT5:
         """
         places = torch.arange(ids.shape[1], device=ids.device)
         later = torch.full((len(places), len(places)), self._never, dtype=self.dtype, device=ids.device).triu(1)
-        bias = self._position_bias("decoder", places, places) + later
+        bias = self.position_bias("decoder", places, places) + later
         hidden, found = F.embedding(ids, self.weights["shared.weight"]), []
         for layer in range(taps[-1] + 1):
             if layer:
@@ -95,11 +95,11 @@ class DenseT5:
 
     def _decoder_layer(self, index: int, hidden: Tensor, bias: Tensor, encoded: Encoded) -> Tensor:
         prefix = f"decoder.block.{index}.layer."
-        x = self._norm(hidden, f"{prefix}0.layer_norm.weight")
+        x = self.norm(hidden, f"{prefix}0.layer_norm.weight")
         hidden = hidden + self._attend(f"{prefix}0.SelfAttention.", x, x, bias)
-        x = self._norm(hidden, f"{prefix}1.layer_norm.weight")
+        x = self.norm(hidden, f"{prefix}1.layer_norm.weight")
         hidden = hidden + self._attend(f"{prefix}1.EncDecAttention.", x, encoded.states, encoded.bias)
-        return hidden + self._mlp(f"{prefix}2.", hidden)
+        return hidden + self.mlp(f"{prefix}2.", hidden)
 
     @property
     def _never(self) -> float:
@@ -113,14 +113,16 @@ class DenseT5:
             return (F.linear(x, weights[0]),)
         return F.linear(x, torch.cat(weights)).chunk(len(names), dim=-1)
 
-    def _norm(self, hidden: Tensor, name: str) -> Tensor:
+    def norm(self, hidden: Tensor, name: str) -> Tensor:
+        """RMSNorm, in the type of products."""
         return F.rms_norm(hidden, (self.shape.width,), self.weights[name], self.shape.eps).to(self.dtype)
 
     def _drop(self, output: Tensor) -> Tensor:
         return F.dropout(output, self.dropout) if self.dropout else output
 
-    def _mlp(self, prefix: str, hidden: Tensor) -> Tensor:
-        x, prefix = self._norm(hidden, f"{prefix}layer_norm.weight"), f"{prefix}DenseReluDense."
+    def mlp(self, prefix: str, hidden: Tensor) -> Tensor:
+        """The MLP of a layer, with its norm."""
+        x, prefix = self.norm(hidden, f"{prefix}layer_norm.weight"), f"{prefix}DenseReluDense."
         if ACTIVATIONS[self.shape.activation]:
             gate, up = self._linear(x, prefix, "wi_0", "wi_1")
             inner = F.gelu(gate, approximate="tanh") * up
@@ -129,16 +131,24 @@ class DenseT5:
         return self._drop(self._linear(inner, prefix, "wo")[0])
 
     def _attend(self, prefix: str, x: Tensor, to: Tensor, bias: Tensor) -> Tensor:
-        """Attention of `x` to the states `to`, both [sequences, tokens, width]; T5 scales no scores."""
+        """Attention of `x` to the states `to`, both [sequences, tokens, width]."""
         if to is x:
-            q, k, v = self._linear(x, prefix, *"qkv")
+            q, k, v = self.heads(x, prefix, *"qkv")
         else:
-            (q,), (k, v) = self._linear(x, prefix, "q"), self._linear(to, prefix, *"kv")
-        q, k, v = (t.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for t in (q, k, v))
+            (q,), (k, v) = self.heads(x, prefix, "q"), self.heads(to, prefix, *"kv")
+        return self.mix(prefix, q, k, v, bias)
+
+    def heads(self, x: Tensor, prefix: str, *names: str) -> tuple[Tensor, ...]:
+        """Projections of `x`, each [sequences, heads, tokens, head_dim]."""
+        projected = self._linear(x, prefix, *names)
+        return tuple(t.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for t in projected)
+
+    def mix(self, prefix: str, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
+        """What queries read of keys and values; T5 scales no scores."""
         shares = (q @ k.transpose(-1, -2) + bias).softmax(-1)
         return self._drop(self._linear((shares @ v).transpose(1, 2).flatten(2), prefix, "o")[0])
 
-    def _position_bias(self, stack: str, queries: Tensor, keys: Tensor) -> Tensor:
+    def position_bias(self, stack: str, queries: Tensor, keys: Tensor) -> Tensor:
         """The bias of relative positions [1, heads, queries, keys]."""
         table = self.weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
         apart = keys[None] - queries[:, None]
