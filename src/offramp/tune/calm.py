@@ -88,7 +88,8 @@ class CalmTrainer(PairTrainer):
         self._weights = exit_weights(settings.exit_weights, model.shape.decoder_layers)
         self._held_out = first_pairs(pairs, JUDGED)
         self._limit = None if settings.minutes is None else 60 * settings.minutes
-        self._planned, self._began, self._meter = len(dealt), 0.0, None
+        self._planned, self._began = len(dealt), 0.0
+        self._meter: Meter | None = None
 
     @property
     def steps(self) -> int:

@@ -18,8 +18,11 @@ RAREST = 1e-3
 def exit_weights(kind: ExitWeights, depth: int) -> list[float]:
     """The weight of the loss behind each of `depth` layers, which add up to 1: of layer i it is in proportion to i
     (`linear`, CALM's own), to 1 (`uniform`) or to 2^i (`doubling`)."""
-    raw = {"linear": float, "uniform": lambda i: 1.0, "doubling": lambda i: 2.0 ** (i - depth)}[kind]
-    weights = [raw(i) for i in range(1, depth + 1)]
+    layers = range(1, depth + 1)
+    if kind == "linear":
+        weights = [float(i) for i in layers]
+    else:
+        weights = [1.0 if kind == "uniform" else 2.0 ** (i - depth) for i in layers]
     return [weight / sum(weights) for weight in weights]
 
 

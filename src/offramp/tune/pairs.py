@@ -175,8 +175,9 @@ def make_pairs(
     Raises:
         InvalidParameter: there are too few.
     """
-    sources, target_of, targets, places = [], [], [], dict[str, int]()
-    held_out = []
+    sources: list[list[int]] = []
+    targets: list[list[int]] = []
+    target_of, held_out, places = list[int](), list[bool](), dict[str, int]()
     for number, (source, target) in enumerate(texts):
         place = places.get(target)
         if place is None:

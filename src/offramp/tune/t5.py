@@ -53,7 +53,8 @@ class DenseT5:
 
     def states(self, hidden: Tensor) -> Tensor:
         """What the head's matrix multiplies, at any exit: normed and scaled, in the type of products."""
-        return (self.normed(hidden) * self.shape.width**-0.5).to(self.dtype)
+        scale: float = self.shape.width**-0.5
+        return (self.normed(hidden) * scale).to(self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the shared norm and head, at any exit."""
@@ -141,7 +142,7 @@ class DenseT5:
     def heads(self, x: Tensor, prefix: str, *names: str) -> tuple[Tensor, ...]:
         """Projections of `x`, each [sequences, heads, tokens, head_dim]."""
         projected = self._linear(x, prefix, *names)
-        return tuple(t.unflatten(-1, (self.shape.heads, -1)).transpose(1, 2) for t in projected)
+        return tuple(t.view(*t.shape[:2], self.shape.heads, -1).transpose(1, 2) for t in projected)
 
     def mix(self, prefix: str, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """What queries read of keys and values; T5 scales no scores."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import Any
 
 import torch
@@ -100,7 +100,7 @@ def parse_shape(text: str) -> T5Shape:
                 hint="such as `layers=4,decoder_layers=16,width=256`",
             )
         values[name] = int(value)
-    return T5Shape(**values)
+    return replace(T5Shape(), **values)  # type: ignore[arg-type]  # whole numbers all
 
 
 def shape_of_config(config: Mapping[str, Any]) -> T5Shape:

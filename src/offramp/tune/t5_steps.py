@@ -52,6 +52,10 @@ class T5Writer:
         self._place = place + 1
         return hidden[:, 0]
 
+    def back(self) -> None:
+        """Take the last step back."""
+        self._place -= 1
+
     def keep(self, rows: Tensor) -> None:
         """Go on with some of the sequences, int64 [some]."""
         self._cross = [(k[rows], v[rows]) for k, v in self._cross]
@@ -68,5 +72,6 @@ class T5Writer:
         near = self._near[:, :, end - 1 : end, :end]
         hidden = hidden + model.mix(own, q, cache[0, :, :, :end], cache[1, :, :, :end], near)
         (q,) = model.heads(model.norm(hidden, f"{prefix}1.layer_norm.weight"), cross, "q")
-        hidden = hidden + model.mix(cross, q, *self._cross[index], self._bias)
+        k, v = self._cross[index]
+        hidden = hidden + model.mix(cross, q, k, v, self._bias)
         return hidden + model.mlp(f"{prefix}2.", hidden)
