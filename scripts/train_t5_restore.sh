@@ -19,7 +19,7 @@ train() { # OUT MINUTES LR and more
     to=$1 most=$2 rate=$3
     shift 3
     python3 -m offramp tune --recipe calm --shape "$shape,width=256,heads=4,head_dim=64,inner=512,vocabulary=4096" \
-        --data pairs.npz --out "$to" --device "$device" --minutes "$most" --lr "$rate" --batch-tokens "${BATCH:-12288}" --epochs 12 --dropout 0.1 \
+        --data pairs.npz --out "$to" --device "$device" --minutes "$most" --lr "$rate" --batch-tokens "${BATCH:-12288}" --epochs 10 --dropout 0.1 \
         --patience 20 --json "$@"
 }
 
