@@ -12,8 +12,8 @@ from pathlib import Path
 from offramp.weights.eight_bits import eight_bits_bytes
 from offramp.weights.folder import SINGLE, SafetensorsWeights
 
-KEPT = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
-KEPT += ("exits.json", "exits.safetensors", "MODEL_CARD.md")
+MODEL = ("config.json", "generation_config.json", "tokenizer.json", "tokenizer_config.json")
+EXITS = ("exits.json", "exits.safetensors", "MODEL_CARD.md")
 
 
 def main(trained: Path, shipped: Path) -> None:
@@ -21,7 +21,7 @@ def main(trained: Path, shipped: Path) -> None:
     weights = SafetensorsWeights(trained)
     shipped.mkdir(parents=True, exist_ok=True)
     (shipped / SINGLE).write_bytes(eight_bits_bytes({name: weights.load(name) for name in weights.shapes()}))
-    for name in KEPT:
+    for name in (*MODEL, *EXITS):
         shutil.copy(trained / name, shipped / name)
 
 

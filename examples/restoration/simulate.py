@@ -136,8 +136,11 @@ class Seen:
 
 
 @torch.no_grad()
-def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, threshold: float) -> list[Answer]:
-    """The answers to `sources`, all of which end, side by side."""
+def answers(
+    exits: Exits, sources: Sequence[Sequence[int]], criterion: str, threshold: float, *, first_leaves: bool = True
+) -> list[Answer]:
+    """The answers to `sources`, all of which end, side by side. In CALM the first token may leave, too; in offramp it
+    is the prompt's, and runs all layers."""
     model = exits.model
     lengths = torch.tensor([len(source) for source in sources])
     ids = torch.full((len(sources), int(lengths.max())), PAD)
@@ -146,7 +149,7 @@ def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, thre
     writer = T5Writer(model, model.encode(ids, lengths), LONGEST)
     found = [Answer([], []) for _ in sources]
     rows, tokens = torch.arange(len(sources)), torch.full((len(sources),), PAD)
-    for _ in range(LONGEST):
+    for step in range(LONGEST):
         leave: Leaving | Oracle
         if criterion == "oracle":
             seen = Seen(exits)
@@ -155,7 +158,8 @@ def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, thre
             leave = Oracle(seen.first_right(top))
         else:
             # A threshold that no confidence reaches: every token runs all layers.
-            leave = Leaving(exits, criterion, 2.0 if criterion == "off" else threshold, len(tokens))
+            never = criterion == "off" or (step == 0 and not first_leaves)
+            leave = Leaving(exits, criterion, 2.0 if never else threshold, len(tokens))
         tokens = model.logits(writer.step(tokens, leave)).argmax(-1)
         for row, token, layer in zip(rows.tolist(), tokens.tolist(), leave.layers.tolist(), strict=True):
             found[row].tokens.append(token)

@@ -9,6 +9,7 @@ import pytest
 import torch
 import transformers
 
+from examples.restoration.simulate import answers, read_exits
 from offramp import LLM, ExitParams, SamplingParams
 from offramp.evaluate.likelihood import likelihoods
 from offramp.llm.forced import Forced
@@ -94,6 +95,21 @@ def test_most_tokens_of_texts_it_never_saw_are_right(llm: LLM) -> None:
         for seen, token in zip(found, text.tokens[1:], strict=True)
     ]
     assert sum(choice == token for choice, token in pairs) > 0.85 * len(pairs)
+
+
+@pytest.mark.parametrize(("batching", "when"), [("lockstep", "iteration"), ("compact", "lazy")])
+def test_the_engine_writes_what_the_example_simulates(batching: Any, when: Any) -> None:
+    """Alone under `lockstep`, where rows wait for those that stay, and so run deeper than they would have to."""
+    sources, exits = [source for source, _ in PASSAGES[4:8]], read_exits(resolve("t5-restore").path)
+    with LLM("t5-restore", exits="t5-restore", executor="torch", profitability=False, batching=batching) as llm:
+        ids = [llm.tokenizer.encode(source) for source in sources]
+        for criterion, threshold in (("max_prob", 0.9), ("classifier", 0.7)):
+            simulated = answers(exits, ids, criterion, threshold, first_leaves=False)
+            setting = ExitParams(criterion, threshold, kv="fill", fill_when=when)
+            groups = [sources] if batching == "compact" else [[source] for source in sources]
+            outputs = [output for group in groups for output in llm.generate(group, GREEDY, setting)]
+            assert [(list(o.token_ids), list(o.exit_layers)) for o in outputs] == [tuple(a) for a in simulated]
+            assert any(layer < 16 for answer in simulated for layer in answer.layers)
 
 
 def test_its_exits_leave_early_and_lossless_changes_nothing(llm: LLM) -> None:
