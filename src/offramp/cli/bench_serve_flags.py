@@ -6,7 +6,7 @@ import argparse
 import math
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 from uuid import uuid4
 
 from offramp.cli import values
@@ -44,7 +44,7 @@ class _Absent(argparse.Action):
         super().__init__(option_strings, dest, nargs="*", help=argparse.SUPPRESS, default=argparse.SUPPRESS)
         self._reason = reason
 
-    def __call__(self, parser: Any, namespace: Any, given: Any, option: str | None = None) -> NoReturn:
+    def __call__(self, parser: Any, namespace: Any, given: Any, option: str | None = None) -> None:
         parser.error(f"`{option}` is not offered: {self._reason}")
 
 

@@ -27,8 +27,9 @@ COMMANDS = {
     "tune": "train exits for a model and write them as an exit pack",
     "calibrate": "set an exit pack's thresholds for given risks",
     "eval": "show what exits cost in quality and save in time",
-    "bench": "measure this engine or server beside others, or what exits save",
+    "bench": "measure this engine beside others, or what exits save",
     "bench serve": "put load on a server with OpenAI's API and measure it",
+    "bench servers": "measure this server beside others",
     "doctor": "show what offramp finds on this machine",
 }
 
@@ -93,7 +94,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _top_parser() -> CommandParser:
-    listed = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
+    listed = "\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())
     parser = CommandParser(
         prog="offramp",
         usage="offramp COMMAND ...",

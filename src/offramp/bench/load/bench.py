@@ -1,11 +1,11 @@
-"""A whole run against a server: is it there, does it do what is asked, warming up, the load, and full depth beside it."""
+"""A whole run against a server: waiting for it, warming up, the load, and full depth beside it."""
 
 from __future__ import annotations
 
 import asyncio
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from time import monotonic
 from typing import Any
 
@@ -39,7 +39,7 @@ class Plan:
         seed: of the times between requests.
     """
 
-    arrivals: Arrivals = Arrivals()
+    arrivals: Arrivals = field(default_factory=Arrivals)
     together: int | None = None
     warmups: int = 0
     ready_seconds: float = 600.0

@@ -44,7 +44,7 @@ class Form:
     def body(self, sample: Sample) -> dict[str, Any]:
         """The body for a sample; answers are streamed and tell their usage."""
         if self.kind == "openai":
-            asks = {"prompt": sample.prompt, "max_tokens": sample.output_tokens}
+            asks: dict[str, Any] = {"prompt": sample.prompt, "max_tokens": sample.output_tokens}
         else:
             turns = [{"role": "user", "content": sample.prompt}]
             asks = {"messages": turns, "max_completion_tokens": sample.output_tokens}

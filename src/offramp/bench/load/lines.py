@@ -1,4 +1,4 @@
-"""A run as the table that `vllm bench serve` prints, with what it does not know: exits, agreement, the client's own cost."""
+"""A run as the table that `vllm bench serve` prints; exits, agreement and the client's own cost come below."""
 
 from __future__ import annotations
 

@@ -18,8 +18,8 @@ def made_up(
 ) -> Iterator[tuple[str, int, int]]:
     """Prompts, how many tokens each has, and how many are to be generated.
 
-    Lengths are drawn evenly, up to `range_ratio` below and above those given. The first `prefix_len` tokens come on top,
-    the same for all.
+    Lengths are drawn evenly, up to `range_ratio` below and above those given. On top come `prefix_len` tokens, the same
+    for all, which stand first.
     """
     chance = np.random.default_rng(seed)
     words = [token for token in range(tokenizer.vocab_size) if token not in tokenizer.special_token_ids]

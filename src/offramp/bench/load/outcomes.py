@@ -36,7 +36,8 @@ class Outcome:
     @property
     def tpot(self) -> float:
         """Seconds for each token after the first; 0 where there is none."""
-        return (self.latency - self.ttft) / (self.output_tokens - 1) if (self.output_tokens or 0) > 1 else 0.0
+        later = (self.output_tokens or 0) - 1
+        return (self.latency - self.ttft) / later if later > 0 else 0.0
 
 
 def read_outcome(recorded: Recorded) -> Outcome:

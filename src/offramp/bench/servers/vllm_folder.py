@@ -1,0 +1,29 @@
+"""The folder that vLLM's server reads: the worker's conversion of a GGUF file, which has the tokenizer too."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from offramp.bench.engines import WORKERS
+from offramp.bench.servers.process import ServerFailed
+
+
+def vllm_folder(files: Mapping[str, Any], program: Path) -> Path:
+    """The model in Hugging Face form, converted by the Python beside vLLM's program if need be.
+
+    Raises:
+        ServerFailed: it cannot be converted.
+    """
+    python, script = program.with_name("python"), WORKERS / "run_vllm.py"
+    if files["form"] != "gguf":
+        return Path(files["path"])
+    done = subprocess.run(
+        [str(python), str(script), "--folder", json.dumps(dict(files))], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise ServerFailed(f"the model cannot be converted: {done.stderr.strip().splitlines()[-1:]}")
+    return Path(files["folder"])
