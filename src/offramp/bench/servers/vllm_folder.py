@@ -12,17 +12,17 @@ from offramp.bench.engines import WORKERS
 from offramp.bench.servers.process import ServerFailed
 
 
-def vllm_folder(files: Mapping[str, Any], program: Path) -> Path:
-    """The model in Hugging Face form, converted by the Python beside vLLM's program if need be.
+def vllm_folder(files: Mapping[str, Any], python: str) -> Path:
+    """The model in Hugging Face form, converted by vLLM's Python if need be.
 
     Raises:
         ServerFailed: it cannot be converted.
     """
-    python, script = program.with_name("python"), WORKERS / "run_vllm.py"
+    script = WORKERS / "run_vllm.py"
     if files["form"] != "gguf":
         return Path(files["path"])
     done = subprocess.run(
-        [str(python), str(script), "--folder", json.dumps(dict(files))], capture_output=True, text=True, check=False
+        [python, str(script), "--folder", json.dumps(dict(files))], capture_output=True, text=True, check=False
     )
     if done.returncode:
         raise ServerFailed(f"the model cannot be converted: {done.stderr.strip().splitlines()[-1:]}")
