@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -119,15 +120,22 @@ def test_requests_without_a_rate_are_due_at_once() -> None:
 @pytest.mark.parametrize("ramp", ["linear", "exponential"])
 def test_a_ramp_gets_faster(ramp: str) -> None:
     due = Arrivals(math.inf, math.inf, ramp, 1, 10).due(50, 0)
-    gaps = [b - a for a, b in zip(due, due[1:], strict=False)]
+    gaps = [b - a for a, b in pairwise(due)]
     assert gaps == sorted(gaps, reverse=True)
     assert due[0] == 1 and gaps[-1] == pytest.approx(0.1)
 
 
 @pytest.mark.parametrize(
     "given",
-    [{"rate": 0}, {"burstiness": -1}, {"ramp": "cubic", "start": 1, "end": 2}, {"ramp": "linear"}, {"start": 1}]
-    + [{"ramp": "linear", "start": 5, "end": 2}, {"ramp": "linear", "start": 1, "end": 2, "rate": 3.0}],
+    [
+        {"rate": 0},
+        {"burstiness": -1},
+        {"ramp": "cubic", "start": 1, "end": 2},
+        {"ramp": "linear"},
+        {"start": 1},
+        {"ramp": "linear", "start": 5, "end": 2},
+        {"ramp": "linear", "start": 1, "end": 2, "rate": 3.0},
+    ],
 )
 def test_rates_that_make_no_sense(given: Any) -> None:
     with pytest.raises(InvalidParameter):
