@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
+from offramp.cli import values
 from offramp.cli.bench import given_flags, integers, report_folder, setting, show_report, threads_of, words
 from offramp.cli.flags import DEFAULT_MODEL
 from offramp.cli.progress import on_download, show_progress
@@ -28,7 +29,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, type=read, metavar=metavar, help=help, default=argparse.SUPPRESS, **more)
 
     add("--dtype", words, "TYPE,...", "offramp's weights (default: int8)")
-    add("--exits", str, "LAYERS|PACK", "offramp's exits (default: those of `offramp serve`)")
+    add("--exits", values.exit_layers, "LAYERS|PACK", "offramp's exits (default: those of `offramp serve`)")
     add("--dial", words, "DIAL,...", "positions of the dial to ask offramp for; the first is compared (default: off)")
     add("--peers", words, "NAME,...", "llama-server and vllm, or `NAME:PRECISION`; `none` for none (default: both)")
     program = "a peer's program (default: $OFFRAMP_BENCH_SERVER_<NAME>, or on the path); may be repeated"

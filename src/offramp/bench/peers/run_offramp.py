@@ -34,7 +34,7 @@ class Offramp:
             max_num_seqs=max(32, model["max_batch"]),
             max_num_batched_tokens=max(512, model["max_batch"]),
             prefix_caching=False,
-            **({"exits": model["exits"]} if model.get("exits") else {}),
+            **({"exits": model["exits"]} if model.get("exits") is not None else {}),
         )
         seconds = perf_counter() - start
         if variant == "torch":

@@ -80,8 +80,14 @@ class Kind(NamedTuple):
     by_python: bool = False
 
 
-def ours(dtype: str, exits: str | None, model: str, room: Room, port: int) -> Start:
+Exits = list[int] | str | None
+"""Layers, an exit pack, or offramp's own choice."""
+
+
+def ours(dtype: str, exits: Exits, model: str, room: Room, port: int) -> Start:
     """`offramp serve`, with room for every request in its KV cache."""
+    if isinstance(exits, list):
+        exits = ",".join(map(str, exits)) or "none"
     words = ["-m", "offramp", "serve", model, "--port", str(port), "--dtype", dtype, "--threads", str(room.threads)]
     words += ["--max-num-seqs", str(room.users), "--max-model-len", str(room.context)]
     words += ["--kv-tokens", str(room.users * (-(-room.context // 16) * 16 + 16))]

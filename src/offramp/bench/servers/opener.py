@@ -13,7 +13,7 @@ from offramp.bench.engines import Engine
 from offramp.bench.inputs import ModelInput
 from offramp.bench.load.client import Target
 from offramp.bench.load.samples import Sample
-from offramp.bench.servers.kinds import IN_PROCESS, PEERS, Room, Server, ours, program, why_absent
+from offramp.bench.servers.kinds import IN_PROCESS, PEERS, Exits, Room, Server, ours, program, why_absent
 from offramp.bench.servers.members import EngineMember, Member, ServerMember, wait_until_ready
 from offramp.bench.servers.process import ServerFailed, ServerProcess, free_port
 from offramp.bench.servers.vllm_folder import vllm_folder
@@ -28,7 +28,7 @@ class Opener:
 
     model: ModelInput
     room: Room
-    exits: str | None
+    exits: Exits
     programs: Mapping[str, str]
     folder: Path
     first: Sample
