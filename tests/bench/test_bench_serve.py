@@ -33,7 +33,7 @@ def prompts(tmp_path: Path) -> str:
     return str(path)
 
 
-def bench_live(*words: str, engine: dict[str, Any] | None = None) -> tuple[int, list[Any]]:
+def bench_live(*words: str, engine: dict[str, Any] | None = None) -> Any:
     """The exit code of a run against a server of its own, and the jobs that its engine was given."""
 
     async def scene(here: Live) -> Any:

@@ -1,4 +1,4 @@
-"""`offramp bench servers`: rounds with made-up servers, processes that hold still, and a small run of the real thing."""
+"""`offramp bench servers`: rounds with made-up servers, processes that hold still, a small run of the real thing."""
 
 from __future__ import annotations
 
@@ -33,15 +33,15 @@ SERVERS = [*our_servers(["int8"], ["off", "lossless"]), *peer_servers(["vllm"])]
 class MadeUp:
     """Makes `speed` tokens/s for each user, and says what its prompts were; fails at run number `fails_at`."""
 
-    def __init__(self, speed: float, fails_at: int = 99) -> None:
-        self.speed, self.fails_at = speed, fails_at
+    def __init__(self, speed: float, fails_at: int = 99, tpot: float = 10.0) -> None:
+        self.speed, self.fails_at, self.tpot = speed, fails_at, tpot
         self.asked: list[tuple[int, list[Sample]]] = []
 
     def run(self, samples: Any, users: int) -> tuple[dict[str, float], dict[str, Any]]:
         self.asked.append((users, list(samples)))
         if len(self.asked) == self.fails_at:
             raise ServerFailed("a request failed: gone")
-        values = {"throughput": users * self.speed, "ttft": 1000 / self.speed, "tpot": 10.0, "itl_p99": 20.0}
+        values = {"throughput": users * self.speed, "ttft": 1000 / self.speed, "tpot": self.tpot, "itl_p99": 20.0}
         exit = {"num_layers": 4, "mean_exit_layer": 3.0, "drafts_proposed": 8, "drafts_accepted": 2}
         texts = [str(sample.prompt[-1]) for sample in samples]
         return values, {"texts": texts, "exit": exit, "cpu_seconds": 0.1, "duration": 2.0}
@@ -96,6 +96,13 @@ def test_ahead_is_above_one_whether_more_or_less_is_better(tmp_path: Path) -> No
     for metric in ("throughput", "ttft"):
         seen = better(report, "vllm float32", metric, 2)
         assert seen is not None and seen.median == 2
+
+
+def test_times_of_nothing_are_compared_with_nothing(tmp_path: Path) -> None:
+    at_once = MadeUp(100, tpot=0.0)
+    report = run(tmp_path, made_up() | {"offramp int8 off": at_once})
+    assert better(report, "vllm float32", "tpot", 2) is None
+    assert server_tables(report)
 
 
 def test_tables(tmp_path: Path) -> None:

@@ -56,7 +56,7 @@ class Piece(NamedTuple):
     empty. `error` says what went wrong where `finish_reason` is `error`.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody asks a piece for its `tuple.index`
     text: str
     token_ids: tuple[int, ...] = ()
     exit_layers: tuple[int, ...] = ()
