@@ -173,7 +173,7 @@ def test_where_a_program_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert program("llama-server", {}) == str(tool)
     assert program("llama-server", {"llama-server": "/nowhere"}) is None
     assert program("vllm", {"vllm": str(tool)}) == str(tmp_path / "python")
-    with pytest.raises(InvalidParameter, match="and not `--peers`"):
+    with pytest.raises(InvalidParameter, match="which is not to be measured"):
         given_programs([("vllm", "x")], [])
 
 
@@ -261,7 +261,7 @@ def test_the_real_server_beside_the_real_engine(
         (["--peers", "lama"], "`--peers` cannot hold `lama`"),
         (["--batch", "2,2"], "`--batch` must name numbers of users"),
         (["--requests", "0"], "`requests` must be"),
-        (["--peers", "none", "--program", "vllm=/x"], "`--program` names vllm and not `--peers`"),
+        (["--peers", "none", "--program", "vllm=/x"], "`--program` names vllm, which is not to be measured"),
     ],
 )
 def test_flags_that_make_no_sense(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from offramp.bench.engines import given_paths
 from offramp.errors import InvalidParameter, did_you_mean
 
 Files = Mapping[str, Any]
@@ -159,19 +160,8 @@ def variable(kind: str) -> str:
 
 
 def given_programs(pairs: Sequence[tuple[str, str]], servers: Sequence[Server]) -> dict[str, str]:
-    """The programs that were given for peers among `servers`.
-
-    Raises:
-        InvalidParameter: a peer that does not exist, that is not to be measured, or that is named twice.
-    """
-    given: dict[str, str] = {}
-    for kind, program in pairs:
-        _check(kind, tuple(PEERS), "program")
-        if kind in given or not any(server.kind == kind for server in servers):
-            why = "twice" if kind in given else "and not `--peers`"
-            raise InvalidParameter(f"`--program` names {kind} {why}", param="program")
-        given[kind] = program
-    return given
+    """The programs that were given for peers among `servers`; see `given_paths`."""
+    return given_paths("program", pairs, tuple(PEERS), {server.kind for server in servers})
 
 
 def program(kind: str, given: Mapping[str, str]) -> str | None:
@@ -191,6 +181,6 @@ def why_absent(kind: str) -> str:
     return f"`{PEERS[kind].program}` is not on the path; give `--program {kind}=PATH`, or set {variable(kind)}"
 
 
-def _check(value: str, allowed: tuple[str, ...], param: str = "peers") -> None:
+def _check(value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise InvalidParameter(f"`--{param}` cannot hold `{value}`", param=param, hint=did_you_mean(value, allowed))
+        raise InvalidParameter(f"`--peers` cannot hold `{value}`", param="peers", hint=did_you_mean(value, allowed))
