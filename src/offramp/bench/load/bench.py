@@ -35,7 +35,7 @@ class Plan:
     Args:
         together: the most requests that run at a time; None for any number.
         warmups: requests before those that count, all for the first sample.
-        ready_seconds: how long to wait for a server; 0 sends no request to find out.
+        ready_seconds: how long to wait for a server, and for its first answer; 0 sends no request to find out.
         seed: of the times between requests.
     """
 
@@ -80,7 +80,7 @@ async def measure(
     first = form.request(target, samples[0], 0)
     while plan.ready_seconds:
         update(0, 1, "waiting for the server")
-        recorded = await exchange(target, first)
+        recorded = await exchange(target, first, timeout=plan.ready_seconds)
         outcome = read_outcome(recorded)
         if outcome.error is None:
             break

@@ -22,8 +22,8 @@ from offramp.errors import OfframpError
 START_SECONDS = 600.0
 """What a server gets until it takes requests."""
 
-LOOK_SECONDS = 5.0
-"""How long one look whether it is ready may take, before it is looked whether it still runs."""
+LOOK_SECONDS, FIRST_SECONDS = 5.0, 120.0
+"""How long one look for its model may take, before it is looked whether it still runs; and its first answer."""
 
 
 class Member(Protocol):
@@ -102,7 +102,7 @@ def wait_until_ready(process: ServerProcess, target: Target, first: Sample) -> s
         try:
             model = asyncio.run(served_model(target, LOOK_SECONDS))
             form = Form("openai", model, extra={"temperature": 0.0})
-            plan = Plan(ready_seconds=LOOK_SECONDS)
+            plan = Plan(ready_seconds=FIRST_SECONDS)
             asyncio.run(measure(target, form, [first], plan, lambda done, total, text: None))
             return model
         except OfframpError as error:
