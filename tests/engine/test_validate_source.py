@@ -44,5 +44,5 @@ def test_a_source_that_can_never_be_encoded_is_refused(source: tuple[int, ...], 
 
 def test_nothing_is_told_of_the_tokens_of_a_source() -> None:
     for more in ({"prompt_logprobs": 1}, {"echo_only": True}):
-        asked = replace(request((3, 4)), **more)  # type: ignore[arg-type]
+        asked = replace(request((3, 4)), **more)
         assert refusal(make_engine(), asked).message.startswith("the model has an encoder, whose source is read whole")
