@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, cast
 
 import numpy as np
 import pytest
 
 from offramp.engine.accounting import report
+from offramp.engine.engine import Engine
 from offramp.engine.plan import Admission, Advance, Plan
 from offramp.types.executor import Executor, Scored, ScoreRow
 from offramp.types.exits import ExitParams
@@ -197,6 +198,21 @@ class Interrupting:
         return call
 
 
+def tokens_despite_interruptions(engine: Engine, numbers: Sequence[int]) -> dict[int, list[int]]:
+    """What comes of some outputs when every step that is interrupted is done again."""
+    tokens: dict[int, list[int]] = {number: [] for number in numbers}
+    while engine.has_work:
+        try:
+            events = engine.step().events
+        except KeyboardInterrupt:
+            assert engine.suspects
+            engine.check_integrity()
+            continue
+        for event in events:
+            tokens[event.sequence].append(event.token)
+    return tokens
+
+
 CALLS = [(name, at) for name in ("run_segment", "pass_tokens", "score", "copy_blocks") for at in (1, 2, 5)]
 
 
@@ -212,15 +228,7 @@ def test_an_interrupted_step_changes_nothing_for_those_who_go_on(name: str, at: 
     numbers = [n for r in requests for n in engine.submit(r)]
     broken = Interrupting(engine.executor, name, at)
     engine.executor = engine.meter.executor = cast("Executor", broken)
-    tokens: dict[int, list[int]] = {n: [] for n in numbers}
-    while engine.has_work:
-        try:
-            events = engine.step().events
-        except KeyboardInterrupt:
-            engine.check_integrity()
-            continue
-        for event in events:
-            tokens[event.sequence].append(event.token)
+    tokens = tokens_despite_interruptions(engine, numbers)
     assert broken.interrupted
     assert tokens == {n: whole.tokens(n) for n in numbers}
 

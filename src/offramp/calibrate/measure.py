@@ -15,7 +15,7 @@ from offramp.errors import OfframpError
 from offramp.exits.criteria import Criterion, Signals, make_criterion
 from offramp.exits.write_calibration import params_said
 from offramp.llm.dial import Dial
-from offramp.llm.forced import At, Forced, ForcedPass, given, in_groups, top_choices
+from offramp.llm.forced import At, Forced, ForcedPass, given, in_groups, parts, top_choices
 from offramp.llm.llm import LLM
 from offramp.types.exits import ExitParams
 from offramp.types.output import Output
@@ -123,7 +123,7 @@ class Measurer:
         outputs = self._generate(prompts, "off")
         found: list[Found] = []
         for first, texts in in_groups([given(output, self._shape) for output in outputs], self.llm.engine):
-            with ForcedPass(self.llm.engine, texts) as forced:
+            with ForcedPass(self.llm.engine, *parts(texts)) as forced:
                 for number, text in enumerate(texts):
                     count = len(outputs[first + number].token_ids)
                     found.append({"tokens": count, "tests": self._tests(forced, number, text, criterion)})

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from offramp.engine.blocks import BlockPool, Lease
 from offramp.engine.engine import Engine
-from offramp.engine.sources import SharedSource, written
+from offramp.engine.sources import SharedSource, root_of, written
 from offramp.errors import CacheTooSmall
 from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
 from offramp.types.output import Output
@@ -25,6 +25,11 @@ class Forced(NamedTuple):
     tokens: Sequence[int]
     start: int
     source: Sequence[int] = ()
+
+
+def parts(texts: Sequence[Forced]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Their tokens, and their sources."""
+    return [text.tokens for text in texts], [text.source for text in texts]
 
 
 def given(output: Output, shape: ModelShape) -> Forced:
@@ -45,26 +50,30 @@ class At(NamedTuple):
 class ForcedPass:
     """Some texts, every layer of which has run, while the block lasts. Nothing else may be running.
 
+    Where there is an encoder, each has one of `sources`.
+
     Raises:
         CacheTooSmall: the paged store cannot hold the texts.
     """
 
-    def __init__(self, engine: Engine, texts: Sequence[Forced]) -> None:
+    def __init__(
+        self, engine: Engine, texts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None = None
+    ) -> None:
         assert not engine.has_work, "the engine is at work"
         self._engine, self._texts = engine, texts
-        self._leases = [Lease(engine.pool, tuple(text.source)) for text in texts]
-        self._sources = [SharedSource(text.source) if text.source else None for text in texts]
+        self._sources = [SharedSource(source) if source else None for source in sources or [()] * len(texts)]
+        self._leases = [Lease(engine.pool, root_of(source)) for source in self._sources]
 
     def __enter__(self) -> ForcedPass:
         pool, executor = self._engine.pool, self._engine.executor
-        _check_room(pool, [len(text.tokens) for text in self._texts], "the KV cache", "kv_tokens")
+        _check_room(pool, [len(text) for text in self._texts], "the KV cache", "kv_tokens")
         try:
             self._encode()
             for batch in self._batches(self._engine.config.max_num_batched_tokens):
                 for segment in range(executor.shape.num_segments):
                     executor.run_segment(segment, batch)
             for text, lease in zip(self._texts, self._leases, strict=True):
-                lease.register(text.tokens, len(text.tokens))
+                lease.register(text, len(text))
         except BaseException:
             self.__exit__()
             raise
@@ -91,7 +100,8 @@ class ForcedPass:
         pool = self._engine.scheduler.sources
         if pool is None:
             return
-        _check_room(pool, [len(text.source) for text in self._texts], "the store of sources", "source_tokens")
+        lengths = [len(root_of(source)) for source in self._sources]
+        _check_room(pool, lengths, "the store of sources", "source_tokens")
         batch: list[SharedSource] = []
         for number, source in enumerate(self._sources):
             assert source is not None, "a text without a source"
@@ -108,7 +118,7 @@ class ForcedPass:
         """The tokens that no cached block holds, at most `cap` in a batch, each text in order."""
         batch: list[SeqRows] = []
         room = cap
-        for (text, _, _), lease, source in zip(self._texts, self._leases, self._sources, strict=True):
+        for text, lease, source in zip(self._texts, self._leases, self._sources, strict=True):
             start = lease.adopt_prefix(text, len(text))
             lease.grow(len(text), len(text))
             while start < len(text):
@@ -149,7 +159,7 @@ def top_choices(engine: Engine, texts: Sequence[Forced]) -> list[list[int | None
     """What full depth would have chosen, greedily, for every token asked about."""
     chosen: list[list[int | None]] = []
     for _, group in in_groups(texts, engine):
-        with ForcedPass(engine, group) as forced:
+        with ForcedPass(engine, *parts(group)) as forced:
             rows = [At(i, p - 1) for i, text in enumerate(group) for p in range(text.start, len(text.tokens))]
             scores = iter(forced.score(engine.executor.shape.num_segments, rows))
         chosen += [[next(scores).token for _ in range(text.start, len(text.tokens))] for text in group]
