@@ -107,8 +107,9 @@ class TaskLoss(TextLoss):
 
 def make_loss(name: LossName, measurer: Measurer) -> Loss:
     """The loss of this name."""
-    kinds = {"disagreement": Disagreement, "task": TaskLoss, "text": TextLoss, "reference": ReferenceLoss}
-    return kinds[name](measurer)
+    if name == "disagreement":
+        return Disagreement(measurer)
+    return {"task": TaskLoss, "text": TextLoss, "reference": ReferenceLoss}[name](measurer)
 
 
 def check_prompts(name: LossName, prompts: Sequence[Prompt], some: Sequence[Prompt], measurer: Measurer) -> None:
