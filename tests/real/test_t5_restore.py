@@ -12,6 +12,7 @@ import transformers
 from examples.restoration.simulate import answers, read_exits
 from offramp import LLM, ExitParams, SamplingParams
 from offramp.evaluate.likelihood import likelihoods
+from offramp.exits.read import read_pack
 from offramp.llm.forced import Forced
 from offramp.models import load_any, resolve
 
@@ -110,6 +111,12 @@ def test_the_engine_writes_what_the_example_simulates(batching: Any, when: Any) 
             outputs = [output for group in groups for output in llm.generate(group, GREEDY, setting)]
             assert [(list(o.token_ids), list(o.exit_layers)) for o in outputs] == [tuple(a) for a in simulated]
             assert any(layer < 16 for answer in simulated for layer in answer.layers)
+
+
+def test_its_calibrations_are_of_this_model_and_these_exits() -> None:
+    pack = read_pack("t5-restore")
+    assert {c.loss for c in pack.calibrations} >= {"text", "reference"}
+    assert {(c.key.model, c.key.pack) for c in pack.calibrations} == {(load_any("t5-restore").identity, pack.identity)}
 
 
 def test_its_exits_leave_early_and_lossless_changes_nothing(llm: LLM) -> None:
