@@ -184,7 +184,7 @@ def test_the_buffers_of_a_model_cannot_be_taken_away(monkeypatch: pytest.MonkeyP
 
     monkeypatch.setattr(_native, "Model", note)
     make_executor()
-    config, (kind, n, k, data), layers, heads, threads = given
+    config, (kind, n, k, data), layers, heads, threads, _ = given
     memory = bytearray(data.nbytes + 64)
     start = -np.frombuffer(memory, dtype=np.uint8).ctypes.data % 64
     memory[start : start + data.nbytes] = data.tobytes()
