@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from offramp.engine.costs import CostModel
-from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows, SourceRows
 
 SHAPE = ModelShape(30, (10, 20), 64, 100_000, (), 16, 8192)
 LAYERS = (10, 10, 10)
@@ -17,6 +17,9 @@ class Idle:
     """Chooses token 1 whatever is asked."""
 
     shape = SHAPE
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        pass
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         pass

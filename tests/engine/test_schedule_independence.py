@@ -14,6 +14,7 @@ import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from offramp.config import Batching, EngineConfig
 from offramp.engine.accounting import report
@@ -21,8 +22,15 @@ from offramp.engine.engine import Engine
 from offramp.types.executor import Executor
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
-from tests.engine.driver import Expected, alone_on, check_outcome, expectations, replay_plans, run_workload
-from tests.engine.paged import PagedExecutor
+from tests.engine.driver import (
+    Expected,
+    alone_on,
+    check_outcome,
+    expectations,
+    paged_executor,
+    replay_plans,
+    run_workload,
+)
 from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
 from tests.executors.kinds import KINDS, make_executor
 from tests.oracle.generate import generate
@@ -43,6 +51,9 @@ WEIGHTS = toy_weights(SPEC)
 PACK = toy_pack(SPEC)
 MODEL = OracleModel(SPEC, WEIGHTS, PACK)
 HASHES = HashModel()
+HASH_MODELS = pytest.mark.parametrize(
+    "model", [HASHES, HashModel(max_source_len=10)], ids=["decoder", "encoder-decoder"]
+)
 QUICK = settings(
     max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
@@ -70,10 +81,6 @@ def roomy_executor(kind: str) -> Executor:
     return executor_of(kind, block_size=SPEC.max_model_len, num_blocks=4)
 
 
-def paged_executor(model: Model, workload: Workload) -> PagedExecutor:
-    return PagedExecutor(model, block_size=workload.block_size, num_blocks=workload.num_blocks)
-
-
 @contextmanager
 def near_ties_allowed(oracle: Callable[[Model], object]) -> Iterator[None]:
     """What fails within counts only if the oracle says the same with weights a little off: float32 may fall on the
@@ -88,7 +95,7 @@ def near_ties_allowed(oracle: Callable[[Model], object]) -> Iterator[None]:
 
 def in_lockstep(model: Model, workload: Workload) -> list[Expected]:
     """What the oracle of lockstep gives, by sequence number."""
-    together = lockstep(model, [Asked(a.prompt, a.sampling, a.exit) for a in workload.arrivals])
+    together = lockstep(model, [Asked(a.prompt, a.sampling, a.exit, a.source) for a in workload.arrivals])
     return [Expected(result.tokens, result.exit_layers, result.finish_reason) for result in together]
 
 
@@ -153,10 +160,12 @@ def test_lockstep_is_the_papers_iteration_in_many_more_batches(workload: Workloa
     check_outcome(run_workload(toy_executor(workload, "torch"), workload), in_lockstep(MODEL, workload))
 
 
+@HASH_MODELS
 @settings(QUICK, max_examples=100)
-@given(fixed_batches(HASHES))
-def test_lockstep_is_the_papers_iteration_on_hashes(workload: Workload) -> None:
-    check_outcome(run_workload(paged_executor(HASHES, workload), workload), in_lockstep(HASHES, workload))
+@given(st.data())
+def test_lockstep_is_the_papers_iteration_on_hashes(model: HashModel, data: st.DataObject) -> None:
+    workload = data.draw(fixed_batches(model))
+    check_outcome(run_workload(paged_executor(model, workload), workload), in_lockstep(model, workload))
 
 
 def small_workload(exits: Sequence[ExitParams | None], batching: Batching = "depth") -> Workload:
@@ -185,12 +194,16 @@ def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing(kind: st
     check_outcome(outcome, expectations(MODEL, workload))
 
 
+@HASH_MODELS
 @settings(QUICK, max_examples=30)
-@given(workloads(HASHES))
-def test_printed_plans_carried_out_on_a_fresh_engine_give_the_same_events(workload: Workload) -> None:
-    outcome = run_workload(paged_executor(HASHES, workload), workload)
+@given(st.data())
+def test_printed_plans_carried_out_on_a_fresh_engine_give_the_same_events(
+    model: HashModel, data: st.DataObject
+) -> None:
+    workload = data.draw(workloads(model))
+    outcome = run_workload(paged_executor(model, workload), workload)
     printed = [repr(plan) for plan in outcome.plans]
-    again = replay_plans(paged_executor(HASHES, workload), workload, printed)
+    again = replay_plans(paged_executor(model, workload), workload, printed)
     assert again.events == outcome.events
 
 

@@ -10,11 +10,10 @@ import torch
 import transformers
 from torch import Tensor, nn
 
-from offramp.exits.pack import ExitPack, static_exits
+from offramp.exits.pack import ExitPack
 from offramp.models import T5Spec, t5_spec_from_hf
 from offramp.types.executor import Executor, Source, SourceRows
-from tests.executors.kinds import make_executor
-from tests.executors.toys import VOCAB, ArraySource, block_tables, norms_in_float64
+from tests.executors.toys import VOCAB, AnyToy, ArraySource, block_tables, norms_in_float64
 
 SIZES: dict[str, Any] = {
     "vocab_size": VOCAB,
@@ -53,21 +52,13 @@ SHAPES: dict[str, dict[str, Any]] = {
 
 
 @dataclass(frozen=True)
-class T5Toy:
-    """A Transformers T5 with random weights, norms included, and what we read off it.
+class T5Toy(AnyToy):
+    """A T5, and what we read off it."""
 
-    `kind` is that of the executors it gives (`tests.executors.kinds`).
-    """
-
-    model: Any
     spec: T5Spec
-    source: ArraySource
-    kind: str = "torch"
 
     def executor(self, exits: Sequence[int] | ExitPack = (1, 2), **options: Any) -> Executor:
-        pack = exits if isinstance(exits, ExitPack) else static_exits(exits, self.spec.num_layers)
-        defaults: dict[str, Any] = {"block_size": 4, "num_blocks": 48, "num_source_blocks": 64}
-        return make_executor(self.kind, self.spec, self.source, pack, **{**defaults, **options})
+        return AnyToy.executor(self, exits, **{"num_source_blocks": 64, **options})
 
     def encoded(self, source: Sequence[int]) -> Tensor:
         """What Transformers' encoder makes of a source: [tokens, hidden_size]."""
@@ -75,15 +66,15 @@ class T5Toy:
             states: Tensor = self.model.encoder(torch.tensor([source])).last_hidden_state[0]
         return states
 
-    def hidden(self, source: Sequence[int], tokens: Sequence[int], layer: int) -> Tensor:
-        """Transformers' hidden states after `layer` decoder layers: [tokens, hidden_size]."""
+    def hidden(self, source: Sequence[int], tokens: Sequence[int]) -> list[Tensor]:
+        """Transformers' hidden states after 0, 1, ... decoder layers: [tokens, hidden_size] each."""
         seen: list[Tensor] = [self.model.shared(torch.tensor([tokens]))]
         hooks = [b.register_forward_hook(lambda *args: seen.append(args[2][0])) for b in self.model.decoder.block]
         with torch.no_grad():
             self.model.decoder(torch.tensor([tokens]), encoder_hidden_states=self.encoded(source)[None])
         for hook in hooks:
             hook.remove()
-        return seen[layer][0].detach()
+        return [states.view(len(tokens), -1).detach() for states in seen]
 
     def log_probs(self, source: Sequence[int], tokens: Sequence[int], layer: int) -> Tensor:
         """Transformers' log-probabilities [tokens, vocab] after `layer` decoder layers."""
@@ -91,26 +82,32 @@ class T5Toy:
             if layer == self.spec.num_layers:
                 logits = self.model(torch.tensor([source]), decoder_input_ids=torch.tensor([tokens])).logits[0]
             else:
-                normed = self.model.decoder.final_layer_norm(self.hidden(source, tokens, layer))
+                normed = self.model.decoder.final_layer_norm(self.hidden(source, tokens)[layer])
                 logits = self.model.lm_head(normed * self.spec.head_scale)
             return torch.log_softmax(logits, -1)
 
 
 def make_t5_toy(
-    variant: str = "1.0", dtype: torch.dtype = torch.float64, kind: str = "torch", **overrides: Any
+    variant: str = "1.0",
+    dtype: torch.dtype = torch.float64,
+    kind: str = "torch",
+    matrices: float | None = 0.3,
+    **overrides: Any,
 ) -> T5Toy:
+    """A toy; `matrices` is the standard deviation of their numbers, None for Transformers' own choice."""
     options = {**SIZES, **VARIANTS.get(variant, {}), **overrides}
     config = transformers.T5Config(**options)
     torch.manual_seed(0)
     model: Any = transformers.T5ForConditionalGeneration(config)
     if options.get("tie_word_embeddings") is False:
-        model.lm_head.weight = nn.Parameter(torch.empty_like(model.lm_head.weight))
+        model.lm_head.weight = nn.Parameter(torch.randn_like(model.lm_head.weight) * 0.1)
     model.eval().to(dtype)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
-            size = 0.3 * (SIZES["d_model"] / parameter.shape[-1]) ** 0.5 if parameter.ndim == 2 else 0.3
-            spread = 1.0 if "relative" in name else size
-            parameter.normal_(mean=float("norm" in name), std=spread)
+            if "norm" in name or "relative" in name:
+                parameter.normal_(mean=float("norm" in name), std=0.3 if "norm" in name else 1.0)
+            elif matrices is not None:
+                parameter.normal_(std=matrices)
     if dtype == torch.float64:
         norms_in_float64(model)
     arrays = {name: parameter.detach().numpy().copy() for name, parameter in model.named_parameters()}

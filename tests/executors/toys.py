@@ -15,9 +15,7 @@ import transformers
 from torch import Tensor, nn
 
 from offramp.exits.pack import ExitPack, ExitSpec, static_exits
-from offramp.models.from_hf import spec_from_hf
-from offramp.models.rope import inverse_frequencies
-from offramp.models.spec import ModelSpec
+from offramp.models import ModelSpec, Spec, inverse_frequencies, spec_from_hf
 from offramp.types.executor import Executor, Feature, Scored, ScoreRow, SeqRows, Source
 from offramp.types.sampling import SamplingParams
 from tests.executors.kinds import make_executor, write_hidden
@@ -62,14 +60,14 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class Toy:
-    """A Transformers model with random weights, norms and biases included, and what we read off it.
+class AnyToy:
+    """A Transformers model with random weights, norms and biases included.
 
     `kind` is that of the executors it gives (`tests.executors.kinds`).
     """
 
     model: Any
-    spec: ModelSpec
+    spec: Spec
     source: ArraySource
     kind: str = "torch"
 
@@ -85,6 +83,13 @@ class Toy:
     def approx(self, value: Any) -> Any:
         """Equal but for rounding."""
         return pytest.approx(value) if self.kind == "torch" else pytest.approx(value, abs=1e-5)
+
+
+@dataclass(frozen=True)
+class Toy(AnyToy):
+    """One of the Llama line."""
+
+    spec: ModelSpec
 
     def log_probs(self, tokens: Sequence[int], layer: int) -> Tensor:
         """Transformers' log-probabilities [tokens, vocab] from the hidden states after `layer` layers."""
@@ -201,7 +206,7 @@ def random_prompts(lengths: Sequence[int], seed: int = 0) -> list[list[int]]:
     return [[pick.randrange(VOCAB) for _ in range(n)] for n in lengths]
 
 
-def make_pack(toy: Toy, spec: ExitSpec, vocabulary: Sequence[int] | None = None, seed: int = 0) -> ExitPack:
+def make_pack(toy: AnyToy, spec: ExitSpec, vocabulary: Sequence[int] | None = None, seed: int = 0) -> ExitPack:
     """A pack with one exit and random tensors of every name an exit can have."""
     pick = np.random.default_rng(seed)
     d, m = toy.spec.hidden_size, 8
@@ -250,13 +255,12 @@ def score_hidden(
     return executor.score(boundary, rows, needs, choose=choose)
 
 
-def raw_logits(toy: Toy, hidden: Tensor) -> np.ndarray:
+def raw_logits(toy: AnyToy, hidden: Tensor) -> np.ndarray:
     """The model's own head on hidden states [rows, hidden_size], in NumPy."""
-    weights = toy.source.arrays
+    norm, matrix = (toy.source.arrays[name] for name in (toy.spec.final_norm, toy.spec.lm_head))
     h = hidden.numpy()
-    return np.asarray(
-        weights["model.norm.weight"] * h / np.sqrt((h * h).mean(-1, keepdims=True) + 1e-6) @ weights["lm_head.weight"].T
-    )
+    normed = norm * h / np.sqrt((h * h).mean(-1, keepdims=True) + 1e-6)
+    return np.asarray(toy.spec.head_scale * normed @ matrix.T)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -264,6 +268,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum(-1, keepdims=True))
 
 
-def states(toy: Toy, rows: int = 1) -> Tensor:
+def states(toy: AnyToy, rows: int = 1) -> Tensor:
     """Hidden states [rows, hidden_size], the same every time."""
     return torch.tensor(np.random.default_rng(3).normal(0, 1, (rows, toy.spec.hidden_size)))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
@@ -14,7 +14,7 @@ Array = np.ndarray
 
 
 class Model(Protocol):
-    """What the oracle asks of a model.
+    """What the oracle asks of a model. One with an encoder (`max_source_len` > 0) is asked through `reading`.
 
     Hidden states are [rows, d]; K and V of one layer are [positions, *kv_shape]. Layers count from 0, boundaries
     from 1.
@@ -26,6 +26,11 @@ class Model(Protocol):
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     kv_shape: tuple[int, ...]
+    max_source_len: int
+
+    def reading(self, source: Sequence[int]) -> Model:
+        """The decoder whose cross-attention reads `source`; the model itself where it has no encoder."""
+        ...
 
     def embed(self, tokens: list[int]) -> Array:
         """Hidden states of tokens at the embedding."""
@@ -78,6 +83,8 @@ def sigmoid(x: float) -> float:
 class OracleModel:
     """A Llama with an exit pack: a `Model` whose K and V are [positions, kv_heads, head_dim]."""
 
+    max_source_len = 0
+
     def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], pack: ExitPack) -> None:
         self.spec = spec
         self.pack = pack
@@ -88,6 +95,10 @@ class OracleModel:
         self.eos_token_ids = spec.eos_token_ids
         self.kv_shape: tuple[int, ...] = (spec.num_kv_heads, spec.head_dim)
         self._weights = {name: np.asarray(w, dtype=np.float64) for name, w in weights.items()}
+
+    def reading(self, source: Sequence[int]) -> OracleModel:
+        assert not source
+        return self
 
     def embed(self, tokens: list[int]) -> Array:
         return self._weights["model.embed_tokens.weight"][tokens]

@@ -20,7 +20,9 @@ def model_shape(
     num_source_blocks: int | None = None,
     max_source_len: int | None = None,
 ) -> ModelShape:
-    """The shape of a model with these exits and a paged store of this size; what is about sources is for a T5.
+    """The shape of a model with these exits and a paged store of this size.
+
+    `num_source_blocks` (by default `num_blocks`) and `max_source_len` (the model's own limit) are for a T5.
 
     Raises:
         InvalidParameter: a size that is not allowed.
@@ -41,12 +43,19 @@ def model_shape(
         block_size=block_size,
         num_blocks=num_blocks,
         reads_past=exits.reads_past,
-        encoder=_encoder(spec, num_source_blocks or num_blocks, max_source_len) if isinstance(spec, T5Spec) else None,
+        encoder=_encoder(spec, num_blocks, num_source_blocks, max_source_len),
     )
 
 
-def _encoder(spec: T5Spec, num_blocks: int, max_source_len: int | None) -> EncoderShape:
-    check_integer("num_source_blocks", num_blocks, 1, MAX_SIZE)
+def _encoder(
+    spec: Spec, num_blocks: int, num_source_blocks: int | None, max_source_len: int | None
+) -> EncoderShape | None:
+    if not isinstance(spec, T5Spec):
+        return None
+    if num_source_blocks is not None:
+        check_integer("num_source_blocks", num_source_blocks, 1, MAX_SIZE)
     if max_source_len is not None:
         check_integer("max_source_len", max_source_len, 1, spec.max_model_len)
-    return EncoderShape(max_source_len or spec.max_model_len, num_blocks, spec.decoder_start_token_id)
+    return EncoderShape(
+        max_source_len or spec.max_model_len, num_source_blocks or num_blocks, spec.decoder_start_token_id
+    )

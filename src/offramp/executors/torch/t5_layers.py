@@ -53,10 +53,10 @@ def feed_forward(spec: T5Spec, weights: FeedForwardWeights, hidden: Tensor) -> T
 def bias_at(bias: Tensor, offsets: Tensor) -> Tensor:
     """What attention adds at `offsets` [..., n, C], key position less query position: [..., heads, n, C].
 
-    `bias` [2 max_distance + 1, heads] is that of offsets around 0.
+    `bias` [heads, 2 max_distance + 1] is that of offsets around 0.
     """
-    farthest = len(bias) // 2
-    return bias[offsets.clamp(-farthest, farthest) + farthest].movedim(-1, -3)
+    farthest = bias.shape[1] // 2
+    return bias[:, offsets.clamp(-farthest, farthest) + farthest].movedim(0, -3)
 
 
 class RelativeAttention:

@@ -47,7 +47,7 @@ class Stack:
     """One half of the model."""
 
     layers: tuple[T5Layer, ...]
-    bias: Tensor  # [2 max_distance + 1, heads]: what attention adds at offsets -max_distance..max_distance
+    bias: Tensor  # [heads, 2 max_distance + 1]: what attention adds at offsets -max_distance..max_distance
     final_norm: Tensor  # [d]
 
 
@@ -93,7 +93,7 @@ def _stack(spec: T5Spec, get: Get, half: str) -> Stack:
     buckets = relative_buckets(spec.num_buckets, spec.max_distance, bidirectional=half == "encoder")
     return Stack(
         layers=tuple(_layer(spec, get, half, layer) for layer in range(depth)),
-        bias=table[torch.from_numpy(buckets).to(table.device)],
+        bias=table[torch.from_numpy(buckets).to(table.device)].T.contiguous(),
         final_norm=get(f"{half}.final_layer_norm.weight"),
     )
 

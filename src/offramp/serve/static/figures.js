@@ -8,7 +8,7 @@ export const LOOK_BACK = 15;
 export const CALM = 3;
 
 const LAYERS = ["layers_run_total", "layers_filled_total", "layers_skipped_total"];
-const PARTS = ["layers", "checks", "fill", "top", "other"];
+const PARTS = ["encoder", "layers", "checks", "fill", "top", "other"];
 const TIME = PARTS.map((part) => `time_seconds_total{${part}}`);
 
 /** A gauge as it is, in the later of two scrapes. */
