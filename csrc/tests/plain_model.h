@@ -98,9 +98,9 @@ class PlainModel {
   double stored(double x, bool half) const {
     float single = static_cast<float>(x);
     if (!half) return single;
-    uint16_t half;
-    kernels().to_half(&single, 1, &half);
-    kernels().from_half(&half, 1, &single);
+    uint16_t bits;
+    kernels().to_half(&single, 1, &bits);
+    kernels().from_half(&bits, 1, &single);
     return single;
   }
 
