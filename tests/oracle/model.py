@@ -8,7 +8,7 @@ from typing import Protocol
 import numpy as np
 
 from offramp.exits.pack import ExitPack, ExitSpec
-from offramp.models.spec import ModelSpec
+from offramp.models import ModelSpec, Spec
 
 Array = np.ndarray
 
@@ -85,7 +85,7 @@ class OracleModel:
 
     max_source_len = 0
 
-    def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], pack: ExitPack) -> None:
+    def __init__(self, spec: Spec, weights: Mapping[str, Array], pack: ExitPack) -> None:
         self.spec = spec
         self.pack = pack
         self.num_layers = spec.num_layers
@@ -124,7 +124,8 @@ class OracleModel:
         return np.asarray(hidden + gated @ self._layer(layer, "mlp.down_proj").T)
 
     def top_logits(self, hidden: Array) -> Array:
-        return np.asarray(self._lm_head() @ rms_norm(hidden, self._final_norm(), self.spec.rms_norm_eps))
+        x = rms_norm(hidden, self._final_norm(), self.spec.rms_norm_eps)
+        return np.asarray(self._lm_head() @ x * self.spec.head_scale)
 
     def join(self, boundary: int, hidden: Array, past: Array) -> Array:
         exit, eps = self.pack.exits[boundary - 1], self.spec.rms_norm_eps
@@ -137,7 +138,7 @@ class OracleModel:
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
         exit = self.pack.exits[boundary - 1]
         assert exit.adapter == "none", "the oracle's toy packs have no adapters"
-        x = self._exit_norm(exit, hidden)
+        x = self._exit_norm(exit, hidden) * (1.0 if exit.head == "own" else self.spec.head_scale)
         ids = self.vocabulary(boundary)
         rows = self.pack.tensor(exit.layer, "head.weight") if exit.head == "own" else self._lm_head()[ids]
         logits = np.full(self.spec.vocab_size, -np.inf)
@@ -178,6 +179,7 @@ class OracleModel:
 
     def _rotate(self, x: Array, positions: list[int]) -> Array:
         """Rotary embedding: x [rows, heads, head_dim], first half paired with second half."""
+        assert isinstance(self.spec, ModelSpec)
         half = self.spec.head_dim // 2
         frequency = self.spec.rope.theta ** (-np.arange(half) / half)
         angle = np.array(positions, dtype=np.float64)[:, None, None] * frequency
@@ -189,8 +191,7 @@ class OracleModel:
         return self._weights[f"model.layers.{layer}.{name}.weight"]
 
     def _final_norm(self) -> Array:
-        return self._weights["model.norm.weight"]
+        return self._weights[self.spec.final_norm]
 
     def _lm_head(self) -> Array:
-        tied = self.spec.tie_word_embeddings
-        return self._weights["model.embed_tokens.weight" if tied else "lm_head.weight"]
+        return self._weights[self.spec.lm_head]

@@ -42,9 +42,10 @@ def measure_costs(executor: Executor, costs: CostModel) -> None:
 
 def _measure_encoder(executor: Executor, line: Line) -> Source | None:
     """Price sources of `SOURCE_LENGTHS` or the longest there may be; returns one of one token, encoded."""
-    encoder, size = executor.shape.encoder, executor.shape.block_size
+    encoder = executor.shape.encoder
     if encoder is None:
         return None
+    size = executor.shape.block_size
     longest = min(encoder.max_source_len, encoder.num_blocks * size)
     for number, most in enumerate((1, *SOURCE_LENGTHS, 1)):
         length = min(most, longest)
