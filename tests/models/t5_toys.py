@@ -28,7 +28,7 @@ def save_t5(folder: Path, *, untied: bool = False, **changes: Any) -> Any:
     torch.manual_seed(0)
     own: dict[str, Any] = {"tie_word_embeddings": False} if untied else {}
     config = transformers.T5Config(**{**SIZES, **own, **changes})
-    model: Any = transformers.T5ForConditionalGeneration(config)
+    model: Any = transformers.T5ForConditionalGeneration(config).eval()
     if untied:
         model.lm_head.weight = nn.Parameter(torch.randn_like(model.lm_head.weight))
     model.save_pretrained(folder)
