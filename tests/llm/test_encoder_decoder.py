@@ -20,7 +20,7 @@ from tests.models.toys import save_model
 
 FREE = SamplingParams(max_tokens=12, ignore_eos=True)
 EARLY = ExitParams("fixed", 1.0, options={"layer": 1})
-OPTIONS: dict[str, Any] = {"exits": [1, 2], "dtype": "float64", "profitability": False}
+OPTIONS: dict[str, Any] = {"exits": [1, 2], "executor": "torch", "dtype": "float64", "profitability": False}
 PROMPTS = ["the cat", "a b c the the", "t"]
 
 
@@ -130,7 +130,7 @@ T5_SMALL = T5Spec(6, 6, 512, 2048, 8, 64, 32128, 1e-6, "relu", 32, 128, True, Tr
 
 
 def test_memory_is_shared_so_that_as_many_sources_fit_as_outputs() -> None:
-    stores = Stores(T5_SMALL, static_exits([2, 4], 6), choose_backend("torch", "cpu", "float32", "auto", T5_SMALL))
+    stores = Stores(T5_SMALL, static_exits([2, 4], 6), choose_backend("torch", "cpu", "float32", "auto"))
     assert stores.source_bytes == 2 * 6 * 512 * 4
     assert stores.token_bytes == stores.source_bytes + 3 * 512 * 4
     tokens, source_tokens = stores.split(2**28, 128, 512)
