@@ -47,6 +47,15 @@ def test_texts_become_what_transformers_makes_of_them(llm: LLM, model: tuple[Pat
         assert output.report.encoded_tokens == len(ids) and output.report.cached_prompt_tokens == 0
 
 
+def test_on_a_cpu_the_native_executor_is_chosen_and_makes_the_same_of_them(llm: LLM, model: tuple[Path, Any]) -> None:
+    options = {**OPTIONS, "executor": "auto", "dtype": "float32", "kv_dtype": "float32"}
+    with LLM(str(model[0]), **options) as native:
+        assert native.backend.executor == "native"
+        for exit in (None, "lossless", EARLY, ExitParams("fixed", 1.0, kv="recompute", options={"layer": 1})):
+            ours, theirs = native.generate(PROMPTS, FREE, exit), llm.generate(PROMPTS, FREE, exit)
+            assert [(o.token_ids, o.exit_layers) for o in ours] == [(o.token_ids, o.exit_layers) for o in theirs]
+
+
 def test_lossless_and_streams_give_the_same(llm: LLM) -> None:
     whole = llm.generate(PROMPTS[0], FREE)
     assert llm.generate(PROMPTS[0], FREE, "lossless").token_ids == whole.token_ids
