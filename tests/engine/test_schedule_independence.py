@@ -62,7 +62,7 @@ def one_thread() -> None:
 @cache
 def roomy_executor(subject: Subject) -> Executor:
     """One that holds a request of any length in one block."""
-    return subject.sized(subject.model.max_model_len, num_blocks=4)
+    return subject.sized(subject.model.max_model_len, num_blocks=4, num_source_blocks=4)
 
 
 @contextmanager

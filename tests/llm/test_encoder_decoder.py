@@ -51,7 +51,7 @@ def test_on_a_cpu_the_native_executor_is_chosen_and_makes_the_same_of_them(llm: 
     options = {**OPTIONS, "executor": "auto", "dtype": "float32", "kv_dtype": "float32"}
     with LLM(str(model[0]), **options) as native:
         assert native.backend.executor == "native"
-        for exit in (None, "lossless", EARLY, ExitParams("fixed", 1.0, kv="recompute", options={"layer": 1})):
+        for exit in ("off", "lossless", EARLY, ExitParams("fixed", 1.0, kv="recompute", options={"layer": 1})):
             ours, theirs = native.generate(PROMPTS, FREE, exit), llm.generate(PROMPTS, FREE, exit)
             assert [(o.token_ids, o.exit_layers) for o in ours] == [(o.token_ids, o.exit_layers) for o in theirs]
 
