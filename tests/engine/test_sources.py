@@ -22,7 +22,7 @@ from offramp.types.sampling import SamplingParams
 from tests.engine.driver import check_all_free
 from tests.engine.inspector import Inspector
 from tests.engine.paged import START, PagedExecutor
-from tests.engine.test_engine import Interrupting
+from tests.engine.test_engine import Interrupting, tokens_despite_interruptions
 from tests.engine.toy_engine import Run
 from tests.oracle.generate import generate
 from tests.oracle.hash_model import HashModel
@@ -214,16 +214,7 @@ def test_an_interrupted_step_changes_nothing_for_those_who_go_on(name: str, at: 
     numbers = [number for asked in requests for number in engine.submit(asked)]
     broken = Interrupting(engine.executor, name, at)
     engine.executor = engine.meter.executor = cast("Executor", broken)
-    tokens: dict[int, list[int]] = {number: [] for number in numbers}
-    while engine.has_work:
-        try:
-            events = engine.step().events
-        except KeyboardInterrupt:
-            engine.check_integrity()
-            assert name != "encode" or (set(engine.suspects) <= set(numbers) and engine.suspects)
-            continue
-        for event in events:
-            tokens[event.sequence].append(event.token)
+    tokens = tokens_despite_interruptions(engine, numbers)
     assert broken.interrupted
     assert tokens == {number: whole.tokens(number) for number in numbers}
     check_all_free(engine)

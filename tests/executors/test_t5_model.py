@@ -74,6 +74,11 @@ def test_a_ragged_batch_of_sources_is_encoded_as_each_alone(t5: T5Toy, lengths: 
     check_sources(t5, lengths)
 
 
+def test_rows_of_a_long_source_attend_a_few_at_a_time(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("offramp.executors.torch.t5_layers.ROWS", 8)
+    check_sources(make_t5_toy(), (3, 8, 9, 44, 44))
+
+
 def test_sources_may_be_encoded_one_after_the_other(kind: str) -> None:
     toy = make_t5_toy(kind=kind)
     together, apart, texts = toy.executor(), toy.executor(), random_prompts((5, 9, 5))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -18,21 +20,22 @@ from tests.toy import toy_pack
 def test_the_model_is_a_t5(gated: bool) -> None:
     spec = toy_t5_spec(gated=gated)
     weights = toy_t5_weights(spec)
-    config = T5Config(
-        vocab_size=spec.vocab_size,
-        d_model=spec.hidden_size,
-        d_kv=spec.head_dim,
-        d_ff=spec.intermediate_size,
-        num_layers=spec.num_encoder_layers,
-        num_decoder_layers=spec.num_layers,
-        num_heads=spec.num_heads,
-        relative_attention_num_buckets=spec.num_buckets,
-        relative_attention_max_distance=spec.max_distance,
-        layer_norm_epsilon=spec.rms_norm_eps,
-        feed_forward_proj=spec.feed_forward,
-        tie_word_embeddings=spec.tie_word_embeddings,
-        scale_decoder_outputs=spec.scale_head,
-    )
+    options: dict[str, Any] = {
+        "vocab_size": spec.vocab_size,
+        "d_model": spec.hidden_size,
+        "d_kv": spec.head_dim,
+        "d_ff": spec.intermediate_size,
+        "num_layers": spec.num_encoder_layers,
+        "num_decoder_layers": spec.num_layers,
+        "num_heads": spec.num_heads,
+        "relative_attention_num_buckets": spec.num_buckets,
+        "relative_attention_max_distance": spec.max_distance,
+        "layer_norm_epsilon": spec.rms_norm_eps,
+        "feed_forward_proj": spec.feed_forward,
+        "tie_word_embeddings": spec.tie_word_embeddings,
+        "scale_decoder_outputs": spec.scale_head,
+    }
+    config = T5Config(**options)
     reference = T5ForConditionalGeneration(config).double().eval()
     if not spec.tie_word_embeddings:
         reference.lm_head.weight = nn.Parameter(torch.empty_like(reference.lm_head.weight))

@@ -11,10 +11,11 @@ from offramp.models import load_any
 from offramp.tune.t5 import DenseT5
 from offramp.tune.t5_files import write_t5
 from offramp.tune.t5_tokenizer import new_tokenizer
+from offramp.types.executor import ScoreRow
 from offramp.types.sampling import SamplingParams
 from tests.executors.kinds import make_executor, read_hidden, slots_of
 from tests.executors.t5_toys import encode_all
-from tests.executors.toys import block_tables, every_log_prob, run_all
+from tests.executors.toys import block_tables, run_all
 from tests.tune.t5_toys import SHAPE, ragged, toy_weights, write_texts
 
 
@@ -38,5 +39,8 @@ def test_the_executor_computes_from_the_written_folder_what_training_computed(tm
         for layer in range(4):
             ours = torch.tensor(read_hidden(executor, layer + 1, slots_of(executor, range(26), table)))
             torch.testing.assert_close(ours.float(), states[layer][row], atol=2e-5, rtol=1e-4)
-        ours = every_log_prob(executor, 4, 26, table, SamplingParams(logprobs=SHAPE.vocabulary))
-        torch.testing.assert_close(ours.float(), log_probs[row], atol=1e-4, rtol=1e-4)
+        scored = executor.score(4, [ScoreRow(p, table, SamplingParams(logprobs=20), 0) for p in range(26)], frozenset())
+        for p, choice in enumerate(scored):
+            assert choice.logprobs is not None
+            tokens, found = zip(*choice.logprobs, strict=True)
+            torch.testing.assert_close(torch.tensor(found), log_probs[row, p, list(tokens)], atol=1e-4, rtol=1e-4)

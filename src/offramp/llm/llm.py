@@ -116,6 +116,11 @@ class LLM:
         """Whether prompts are sources, from which outputs are made."""
         return self.engine.executor.shape.encoder is not None
 
+    def longest_prompt(self, max_tokens: int) -> int:
+        """Tokens of the longest prompt after which so many may be generated."""
+        shape = self.engine.executor.shape
+        return shape.max_model_len - max_tokens if shape.encoder is None else shape.encoder.max_source_len
+
     @property
     def calibration_key(self) -> CalibrationKey:
         """What a calibration must have been measured on to hold here, under any KV policy."""

@@ -100,7 +100,12 @@ class Session:
         request = Request(prompt, sampling, params, checks, constraints, prompt_logprobs, echo_only)
         if shape.encoder is not None:
             request = replace(request, prompt=(), source=prompt)
-        numbers = self.engine.submit(request)
+        try:
+            numbers = self.engine.submit(request)
+        except InvalidParameter as error:
+            if error.param == "source":
+                error.param = "prompt"  # as it is called here
+            raise
         self._records.update(zip(numbers, records, strict=True))
         return numbers
 

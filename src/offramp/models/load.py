@@ -53,7 +53,7 @@ def load_model(model: str, progress: Progress | None = None) -> LoadedModel:
         return loaded
     raise Unsupported(
         f"`{loaded.name}` is an encoder-decoder model, and this takes decoder-only ones",
-        hint="encoder-decoder models generate, chat and serve",
+        hint="`offramp generate` and `offramp serve` take both",
     )
 
 

@@ -19,6 +19,9 @@ from offramp.executors.torch.t5_weights import AttentionWeights, FeedForwardWeig
 from offramp.models import T5Spec
 from offramp.types.executor import SeqRows
 
+ROWS = 1024
+"""How many rows of a source attend at once."""
+
 Attend = Callable[[Tensor, Tensor, Tensor], Tensor]
 """From queries, keys and values of rows to what they attend to, [rows, heads, head_dim] each."""
 
@@ -94,12 +97,15 @@ class CrossAttention:
 
 
 class EncoderAttention:
-    """Attention of whole sources over themselves, whose `lengths` ascend: at once for those of one length."""
+    """Attention of whole sources over themselves, whose `lengths` ascend: at once for those of one length.
+
+    What is added to products takes heads * `ROWS` * length numbers at a time, however long a source is.
+    """
 
     def __init__(self, lengths: Sequence[int], bias: Tensor) -> None:
         self._groups = [(length, len(list(same))) for length, same in groupby(lengths)]
-        places = torch.arange(max(lengths), device=bias.device)
-        self._bias = bias_at(bias, places - places[:, None])
+        self._bias, self._places = bias, torch.arange(lengths[-1], device=bias.device)
+        self._first = bias_at(bias, self._places - self._places[:ROWS, None])
 
     def attend(self, queries: Tensor, keys: Tensor, values: Tensor) -> Tensor:
         """Attend over rows [rows, heads, head_dim] of the sources, one after the other."""
@@ -107,7 +113,14 @@ class EncoderAttention:
         for length, count in self._groups:
             rows = slice(start, start + length * count)
             q, k, v = (x[rows].view(count, length, *x.shape[1:]) for x in (queries, keys, values))
-            mask = self._bias[None, :, :length, :length]
-            outputs.append(attend_to(q, k, v, mask, scale=1.0).flatten(0, 1))
+            chunks = [slice(first, min(first + ROWS, length)) for first in range(0, length, ROWS)]
+            parts = [attend_to(q[:, chunk], k, v, self._added(chunk, length), scale=1.0) for chunk in chunks]
+            outputs.append(torch.cat(parts, dim=1).flatten(0, 1))
             start = rows.stop
         return torch.cat(outputs)
+
+    def _added(self, rows: slice, length: int) -> Tensor:
+        """What is added to the products of some rows of a source with all of it: [heads, rows, length]."""
+        if rows.start == 0:
+            return self._first[:, : rows.stop, :length]
+        return bias_at(self._bias, self._places[:length] - self._places[rows, None])
