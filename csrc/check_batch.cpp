@@ -1,3 +1,4 @@
+// Checks of batches: of tokens, of sources to be encoded, and of sources that are attended to.
 #include <stdexcept>
 #include <string>
 
