@@ -54,7 +54,7 @@ def log_probs(executor: Executor) -> list[torch.Tensor]:
 def test_every_type_against_torch_on_the_same_weights(name: str, dtype: str, kv_dtype: str) -> None:
     ours = log_probs(native(name, dtype=dtype, kv_dtype=kv_dtype, threads=2))
     same, exits = dequantised(SPECS[name], WEIGHTS[name], dtype), static_exits((2, 4), 6)
-    sizes = {"block_size": 4, "num_blocks": 48, "num_source_blocks": 64}
+    sizes: dict[str, Any] = {"block_size": 4, "num_blocks": 48, "num_source_blocks": 64}
     theirs = log_probs(TorchExecutor(SPECS[name], same, exits, dtype="float64", **sizes))
     for own, exact in zip(ours, theirs, strict=True):
         torch.testing.assert_close(own, exact, rtol=0, atol=2 * tolerance(dtype, kv_dtype))  # scores are not scaled

@@ -170,7 +170,12 @@ def test_descriptions_that_do_not_fit_together_are_refused() -> None:
 def test_an_encoder_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     given: list[Any] = []
     make = _native.Model
-    monkeypatch.setattr(_native, "Model", lambda *arguments: (given.extend(arguments), make(*arguments))[1])
+
+    def note(*arguments: Any) -> Any:
+        given.extend(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(_native, "Model", note)
     spec = toy_t5_spec(2)
     NativeExecutor(spec, DictSource(toy_t5_weights(spec)), static_exits((), 2), block_size=4, num_blocks=4)
     config, embedding, layers, heads, threads, encoder = given

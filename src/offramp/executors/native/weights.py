@@ -42,15 +42,19 @@ def load_weights(spec: Spec, source: WeightSource, dtype: str, threads: int) -> 
         WeightsError: a tensor cannot be read.
     """
     packed = load_packed(plan_matrices(spec, source, dtype), source, dtype, threads)
-    is_t5 = isinstance(spec, T5Spec)
-    layer = decoder_layer if is_t5 else _layer
+    half: Mapping[str, Any] | None = None
+    if isinstance(spec, T5Spec):
+        layers = [decoder_layer(source, packed, index) for index in range(spec.num_layers)]
+        half = encoder(spec, source, packed)
+    else:
+        layers = [_layer(spec, source, packed, index) for index in range(spec.num_layers)]
     return NativeWeights(
         embedding=packed["embedding"],
         lm_head=packed["embedding" if spec.tie_word_embeddings else "lm_head"],
         final_norm=as_floats(source.load(spec.final_norm)),
-        layers=tuple(layer(spec, source, packed, index) for index in range(spec.num_layers)),
+        layers=tuple(layers),
         head_scale=spec.head_scale,
-        encoder=encoder(spec, source, packed) if is_t5 else None,
+        encoder=half,
     )
 
 

@@ -15,7 +15,7 @@ from offramp.weights.source import WeightSource
 SELF, CROSS = ("qkv", "out", "gate_up", "down"), ("cross_q", "cross_kv", "cross_out", "passing")
 
 
-def decoder_layer(spec: T5Spec, source: WeightSource, packed: Mapping[str, PackedMatrix], index: int) -> dict[str, Any]:
+def decoder_layer(source: WeightSource, packed: Mapping[str, PackedMatrix], index: int) -> dict[str, Any]:
     """A layer of the decoder, by the names of `Layer` in `csrc/model.h`."""
     prefix = f"decoder.block.{index}.layer"
     return {
