@@ -27,16 +27,8 @@ Config checked(Config c, const Matrix& embedding, const std::vector<Layer>& laye
 }
 
 StoreShape shape_of(const Config& c, size_t layers, const std::vector<Head>& heads) {
-  StoreShape shape;
+  StoreShape shape = store_shape(c, static_cast<int64_t>(layers), static_cast<int64_t>(c.layers_at.size()) - 1);
   shape.states = std::any_of(heads.begin(), heads.end(), [](const Head& head) { return head.past; });
-  shape.layers = static_cast<int64_t>(layers);
-  shape.boundaries = static_cast<int64_t>(c.layers_at.size()) - 1;
-  shape.kv_heads = c.kv_heads;
-  shape.head_dim = c.head_dim;
-  shape.hidden = c.hidden;
-  shape.block_size = c.block_size;
-  shape.num_blocks = c.num_blocks;
-  shape.half = c.half_kv;
   return shape;
 }
 

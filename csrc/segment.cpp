@@ -31,6 +31,19 @@ void for_each_block(int64_t items, int64_t begin, int64_t end, Body&& body) {
 
 }  // namespace
 
+StoreShape store_shape(const Config& c, int64_t layers, int64_t boundaries) {
+  StoreShape shape;
+  shape.layers = layers;
+  shape.boundaries = boundaries;
+  shape.kv_heads = c.kv_heads;
+  shape.head_dim = c.head_dim;
+  shape.hidden = c.hidden;
+  shape.block_size = c.block_size;
+  shape.num_blocks = c.num_blocks;
+  shape.half = c.half_kv;
+  return shape;
+}
+
 void find_slots(const Batch& batch, int64_t block_size, std::vector<int64_t>* slots) {
   slots->resize(static_cast<size_t>(batch.rows()));
   for (int64_t s = 0; s < batch.sequences(); ++s) {

@@ -129,6 +129,9 @@ class Passer {
   std::vector<Buffer<float>> scratch_;
 };
 
+// A store of a model's K and V in so many layers, and hidden states at so many boundaries.
+StoreShape store_shape(const Config& config, int64_t layers, int64_t boundaries);
+
 // The slot of each row.
 void find_slots(const Batch& batch, int64_t block_size, std::vector<int64_t>* slots);
 

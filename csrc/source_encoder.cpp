@@ -20,19 +20,6 @@ Config stack_config(Config c, const Encoder& encoder) {
   return c;
 }
 
-StoreShape shape_of(const Config& c, int64_t layers, int64_t boundaries) {
-  StoreShape shape;
-  shape.layers = layers;
-  shape.boundaries = boundaries;
-  shape.kv_heads = c.kv_heads;
-  shape.head_dim = c.head_dim;
-  shape.hidden = c.hidden;
-  shape.block_size = c.block_size;
-  shape.num_blocks = c.num_blocks;
-  shape.half = c.half_kv;
-  return shape;
-}
-
 }  // namespace
 
 SourceEncoder::SourceEncoder(Encoder encoder, const Config& config, const Matrix& embedding,
@@ -43,7 +30,7 @@ SourceEncoder::SourceEncoder(Encoder encoder, const Config& config, const Matrix
       embedding_(embedding),
       layers_(layers),
       pool_(pool),
-      store_(shape_of(config_, static_cast<int64_t>(layers.size()), 0)),
+      store_(store_shape(config_, static_cast<int64_t>(layers.size()), 0)),
       rotary_({}, 1),
       bias_(encoder_.bias, config.heads),
       writer_({config_, embedding_, layers_, pool_, store_, rotary_, bias_}, &Layer::cross_kv) {}
@@ -71,7 +58,7 @@ void SourceEncoder::run(const Batch& batch) {
 
 void SourceEncoder::reserve(int64_t num_blocks) {
   if (states_ && states_->shape().num_blocks >= num_blocks) return;
-  StoreShape shape = shape_of(stack_, 1, 1);
+  StoreShape shape = store_shape(stack_, 1, 1);
   shape.num_blocks = num_blocks;
   shape.half = false;
   runner_.reset();

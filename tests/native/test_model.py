@@ -167,7 +167,8 @@ def test_descriptions_that_do_not_fit_together_are_refused() -> None:
     refused("qkv is missing", layers=[{}])
 
 
-def test_an_encoder_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+def noted(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
+    """What makes models of the core, and a list that the arguments of the next one will be in."""
     given: list[Any] = []
     make = _native.Model
 
@@ -176,6 +177,11 @@ def test_an_encoder_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch
         return make(*arguments)
 
     monkeypatch.setattr(_native, "Model", note)
+    return make, given
+
+
+def test_an_encoder_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, given = noted(monkeypatch)
     spec = toy_t5_spec(2)
     NativeExecutor(spec, DictSource(toy_t5_weights(spec)), static_exits((), 2), block_size=4, num_blocks=4)
     config, embedding, layers, heads, threads, encoder = given
@@ -212,14 +218,7 @@ def test_arrays_of_a_model_are_kept_alive() -> None:
 
 
 def test_the_buffers_of_a_model_cannot_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    make = _native.Model
-
-    def note(*arguments: Any) -> Any:
-        given.extend(arguments)
-        return make(*arguments)
-
-    monkeypatch.setattr(_native, "Model", note)
+    make, given = noted(monkeypatch)
     make_executor()
     config, (kind, n, k, data), layers, heads, threads, _ = given
     memory = bytearray(data.nbytes + 64)
