@@ -225,7 +225,7 @@ def test_the_buffers_of_a_model_cannot_be_taken_away(monkeypatch: pytest.MonkeyP
     start = -np.frombuffer(memory, dtype=np.uint8).ctypes.data % 64
     memory[start : start + data.nbytes] = data.tobytes()
     view = memoryview(memory)[start : start + data.nbytes]
-    model = make(config, (kind, n, k, view), layers, heads, threads)  # type: ignore[arg-type]
+    model = make(config, (kind, n, k, view), layers, heads, threads)
     with pytest.raises(BufferError):
         view.release()
     del model
