@@ -67,11 +67,11 @@ async def live(*, engine: dict[str, Any] | None = None, **settings: Any) -> Asyn
     await serving
 
 
-def stage(scene: Callable[[Live], Awaitable[T]], **options: Any) -> T:
-    """What a scene comes to at a server of its own."""
+def stage(scene: Callable[[Live], Awaitable[T]], *, seconds: float = 60, **options: Any) -> T:
+    """What a scene, of at most so many seconds, comes to at a server of its own."""
 
     async def play() -> T:
         async with live(**options) as here:
-            return await asyncio.wait_for(scene(here), 60)
+            return await asyncio.wait_for(scene(here), seconds)
 
     return asyncio.run(play())
