@@ -22,7 +22,20 @@ SCHEMA = {
     "additionalProperties": False,
 }
 
-WORDS = "river stone light winter engine garden paper silver window music letter forest number bridge morning".split()
+WORDS = (
+    "river",
+    "stone",
+    "light",
+    "winter",
+    "engine",
+    "garden",
+    "paper",
+    "silver",
+    "window",
+    "music",
+    "letter",
+    "forest",
+)
 STOPS = [["."], [" the", "\n"], ["\n\n"], "a"]
 
 
@@ -86,7 +99,8 @@ class Pool:
 
 
 def _case(kind: str, path: str, body: Mapping[str, Any], same: str | None, **more: Any) -> Case:
-    return Case(kind, request("POST", path, json.dumps(body).encode(), AUTHORIZED), path=path, body=body, same=same, **more)
+    sent = request("POST", path, json.dumps(body).encode(), AUTHORIZED)
+    return Case(kind, sent, path=path, body=body, same=same, **more)
 
 
 def _kind(path: str, body: Mapping[str, Any]) -> str:
@@ -108,10 +122,10 @@ def _base(rng: Random, words: int) -> tuple[str, dict[str, Any]]:
     """A path, and a body without a dial and a form of the answer. Its outputs follow from it alone."""
     text = " ".join(rng.choices(WORDS, k=rng.choice((2, 5, 9, 20, words))))
     path = rng.choices(("/v1/completions", "/v1/chat/completions", "/generate"), (45, 40, 15))[0]
-    body: dict[str, Any] = {"max_tokens": rng.choice((1, 4, 8, 16, 24))}
+    body: dict[str, Any] = {"max_tokens": rng.choice((1, 2, 4, 8, 16))}
     body |= rng.choice(({"temperature": 0}, {"temperature": 0.9, "seed": rng.randrange(99)}, {"temperature": 0}))
     some = {
-        "n": lambda: rng.choice((2, 3, 4)),
+        "n": lambda: rng.choice((2, 3)),
         "stop": lambda: rng.choice(STOPS),
         "logit_bias": lambda: {str(rng.randrange(40, 200)): rng.choice((-100, -3.5, 5)) for _ in range(3)},
         "frequency_penalty": lambda: 0.7,
@@ -125,17 +139,23 @@ def _base(rng: Random, words: int) -> tuple[str, dict[str, Any]]:
         body["messages"] = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": text}]
         if rng.random() < 0.15:
             body |= {"response_format": {"type": "json_schema", "json_schema": {"name": "who", "schema": SCHEMA}}}
-            body |= {"max_tokens": 48}
-            body.pop("stop", None)
+            _bind(body)
         elif rng.random() < 0.15:
             body |= {"logprobs": True, "top_logprobs": 3}
     elif path == "/generate":
         body |= rng.choice(({"prompt": text}, {"prompt_token_ids": [rng.randrange(40, 200) for _ in range(9)]}))
         if rng.random() < 0.2:
-            body |= {"json_schema": SCHEMA, "max_tokens": 48}
-            body.pop("stop", None)
+            body["json_schema"] = SCHEMA
+            _bind(body)
     else:
         body["prompt"] = rng.choice((text, text, [text, "Once"], [rng.randrange(40, 200) for _ in range(9)]))
         if rng.random() < 0.15:
             body |= {"echo": True, "logprobs": 2}
     return path, body
+
+
+def _bind(body: dict[str, Any]) -> None:
+    """Leave room for what a schema asks for, and nothing that could cut it short or go on after it."""
+    body["max_tokens"] = 32
+    for name in ("stop", "ignore_eos"):
+        body.pop(name, None)

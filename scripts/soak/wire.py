@@ -53,9 +53,7 @@ async def exchange(address: tuple[str, int], sent: bytes, manner: Manner = "plai
     return answer
 
 
-async def _exchange(
-    address: tuple[str, int], sent: bytes, manner: Manner, patience: float, answer: Answer
-) -> None:
+async def _exchange(address: tuple[str, int], sent: bytes, manner: Manner, patience: float, answer: Answer) -> None:
     reader, writer = await asyncio.wait_for(_connect(address, small=manner == "slow"), CONNECT_SECONDS)
     try:
         if manner == "half":
@@ -89,7 +87,9 @@ async def _connect(address: tuple[str, int], small: bool) -> tuple[asyncio.Strea
 async def _read(reader: asyncio.StreamReader, answer: Answer, wait: float) -> None:
     head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1").split("\r\n")
     answer.status = int(head[0].split()[1])
-    answer.headers = {name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)}
+    answer.headers = {
+        name.lower(): value.strip() for name, _, value in (line.partition(":") for line in head[1:] if line)
+    }
     async for part in _parts(reader, answer.headers):
         answer.body += part
         if wait:

@@ -91,7 +91,7 @@ def _operation_id(route: APIRoute) -> str:
 
 
 def _document(document: dict[str, Any], settings: ServerSettings) -> dict[str, Any]:
-    """The OpenAPI document without what is never sent, the framework's own kind of error, nor a key that is not wanted."""
+    """The OpenAPI document without the framework's own kind of error, which is never sent, and a key nobody wants."""
     operations = [operation for path in document["paths"].values() for operation in path.values()]
     for operation in operations:
         operation["responses"].pop("422", None)
