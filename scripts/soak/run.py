@@ -42,7 +42,7 @@ class Plan:
     concurrency: int = 64
     seed: int = 0
     max_num_seqs: int = 16
-    max_queue: int = 32
+    max_queue: int = 48
     max_body: int = 2**20
     words_in_prompt: int = 80
     kills: Sequence[float] = KILLS
@@ -110,7 +110,7 @@ class Soak:
             outcome = self.result.judge.judge(case, answer, self._server.was_out(begin, monotonic()))
             self.result.ended += 1
             # Who is told to come back later does, though sooner than asked.
-            await asyncio.sleep({BUSY: rng.random(), DOWN: 2.0}.get(outcome, 0.0))
+            await asyncio.sleep({BUSY: rng.random(), DOWN: 3.0}.get(outcome, 0.0))
 
     def _draw(self, rng: Random) -> Case:
         share, engine, plan = rng.random(), self._info["engine"], self._plan
