@@ -19,14 +19,13 @@ from pathlib import Path
 from typing import Any
 
 import lm_eval
-import transformers
 from lm_eval.models.openai_completions import LocalChatCompletion, LocalCompletionsAPI
 
 from offramp import LLM
 from offramp.evaluate.lm_eval import OfframpLM
-from offramp.models import resolve
 from scripts.soak.server import Server
 from scripts.soak.traffic import KEY
+from scripts.tokenizer import save_tokenizer
 
 MODEL, EXITS = "smollm2-135m", "smollm2-135m"
 DIALS = ("off", "lossless")
@@ -82,17 +81,9 @@ def evaluate(model: Any, name: str, cases: int, chat: bool = False) -> tuple[dic
     found = lm_eval.simple_evaluate(
         model, tasks=[task(name, cases)], limit=cases, log_samples=True, apply_chat_template=chat, bootstrap_iters=0
     )
-    scores = {key: value for key, value in found["results"][f"{name}_local"].items() if isinstance(value, float)}
+    scores = {key: float(value) for key, value in found["results"][f"{name}_local"].items() if isinstance(value, float)}
     samples = sorted(found["samples"][f"{name}_local"], key=lambda sample: sample["doc_id"])
     return scores, [sample["resps"] for sample in samples]
-
-
-def tokenizer_folder(folder: Path) -> str:
-    """The model's tokenizer as Transformers reads it from the GGUF file, for the harness."""
-    path = resolve(MODEL).path
-    tokenizer = transformers.AutoTokenizer.from_pretrained(path.parent, gguf_file=path.name, local_files_only=True)
-    tokenizer.save_pretrained(folder)
-    return str(folder)
 
 
 def compare(what: str, here: tuple[Any, list[Any]], there: tuple[Any, list[Any]]) -> bool:
@@ -113,7 +104,7 @@ def plain(answers: Any) -> Any:
 
 async def prove(cases: int, folder: Path) -> bool:
     """Evaluate at every dial, over HTTP and in the process."""
-    tokenizer, agree = tokenizer_folder(folder / "tokenizer"), True
+    tokenizer, agree = save_tokenizer(MODEL, folder / "tokenizer"), True
     limits = ("--kv-tokens", "16384", "--max-model-len", "2048")
     for dial in DIALS:
         server = await Server.start((MODEL, "--exits", EXITS, "--exit", dial, *limits), folder)

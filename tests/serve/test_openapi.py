@@ -115,4 +115,5 @@ def test_the_whole_program_of_schemathesis_over_a_socket() -> None:
         assert running.returncode == 0, said.decode()
         return said.decode()
 
-    assert "No issues found" in stage(scene, api_key="secret", seconds=900, engine={"max_model_len": 256})
+    said = stage(scene, api_key="secret", seconds=900, engine={"max_model_len": 256})
+    assert all(phase in said for phase in ("Coverage", "Fuzzing", "Stateful")) and "failures" not in said.lower()
