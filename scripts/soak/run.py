@@ -34,7 +34,6 @@ class Plan:
     Args:
         words: after `offramp serve`; `max_num_seqs`, `max_queue` and `max_body` are among them.
         words_in_prompt: of the longest prompt of a good request.
-        poison: a prompt that the model cannot answer with finite numbers.
     """
 
     words: Sequence[str]
@@ -46,7 +45,6 @@ class Plan:
     max_body: int = 2**20
     words_in_prompt: int = 80
     kills: Sequence[float] = KILLS
-    poison: list[int] | None = None
 
     def command(self) -> list[str]:
         """All words after `offramp serve`."""
@@ -73,7 +71,7 @@ class Soak:
     def __init__(self, plan: Plan, server: Server, info: dict[str, Any], say: Callable[[str], None]) -> None:
         self._plan, self._server, self._info, self._say = plan, server, info, say
         exact, others = dials(info["engine"])
-        self._pool = Pool(plan.seed, exact, others, plan.words_in_prompt, plan.poison)
+        self._pool = Pool(plan.seed, exact, others, plan.words_in_prompt)
         self._numbers = iter(range(plan.requests))
         self.result = Result(lives=[Life("server")])
         self._begin = monotonic()

@@ -67,14 +67,12 @@ class Pool:
     Args:
         dials: positions of the dial whose outputs are those of full depth, and others.
         words: of the longest prompt.
-        poison: a prompt that the model answers with numbers that are not finite, if it has one.
     """
 
     seed: int
     exact: list[Any]
     others: list[Any]
     words: int
-    poison: list[int] | None = None
     size: int = 250
     bases: list[tuple[str, dict[str, Any]]] = field(init=False)
 
@@ -84,9 +82,6 @@ class Pool:
 
     def draw(self, rng: Random) -> Case:
         """A request that has an answer."""
-        if self.poison is not None and rng.random() < 0.02:
-            body = {"prompt": self.poison, "max_tokens": 8}
-            return _case("poisoned", "/v1/completions", body, None, allowed=("500 output_failed",))
         path, base = rng.choice(self.bases)
         exact = rng.random() < 0.75
         body = {**base, "exit": rng.choice(self.exact if exact else self.others)}
@@ -98,9 +93,9 @@ class Pool:
         return _mannered(rng, _case(_kind(path, body), path, body, same))
 
 
-def _case(kind: str, path: str, body: Mapping[str, Any], same: str | None, **more: Any) -> Case:
+def _case(kind: str, path: str, body: Mapping[str, Any], same: str | None) -> Case:
     sent = request("POST", path, json.dumps(body).encode(), AUTHORIZED)
-    return Case(kind, sent, path=path, body=body, same=same, **more)
+    return Case(kind, sent, path=path, body=body, same=same)
 
 
 def _kind(path: str, body: Mapping[str, Any]) -> str:
