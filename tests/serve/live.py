@@ -34,6 +34,7 @@ class Live:
     http: httpx.AsyncClient
     metrics: Counting
     serving: asyncio.Task[None]
+    written: io.StringIO = field(default_factory=io.StringIO)
     said: list[str] = field(default_factory=list)
     told: bool = False
 
@@ -54,14 +55,15 @@ class Live:
 async def live(*, engine: dict[str, Any] | None = None, **settings: Any) -> AsyncGenerator[Live, None]:
     tokenizer = byte_tokenizer(MARKED)
     client, metrics, said = FakeClient(tokenizer, **(engine or {})), Counting(), list[str]()
+    written = io.StringIO()
     kept = ServerSettings("fake", **settings)
     listening = listen("127.0.0.1", 0)
-    app = create_app(client, tokenizer, kept, metrics, Log(stream=io.StringIO()))
+    app = create_app(client, tokenizer, kept, metrics, Log(stream=written))
     url = url_of(listening)
     serving = asyncio.create_task(serve(app, client, kept, listening, said.append))
     async with httpx.AsyncClient(base_url=url) as http:
         await client.wait_ready()
-        here = Live(url, client, http, metrics, serving, said)
+        here = Live(url, client, http, metrics, serving, written, said)
         yield here
     here.end()
     await serving
