@@ -15,7 +15,6 @@ import tempfile
 from collections import Counter
 from pathlib import Path
 
-from scripts.soak.memory import ENOUGH
 from scripts.soak.run import Failed, Plan, Result, soak
 
 SERVE = ("smollm2-135m", "--exits", "smollm2-135m", "--exit", "lossless", "--max-model-len", "1024")
@@ -38,9 +37,10 @@ def report(plan: Plan, result: Result) -> list[str]:
         lines.append(f"  {kind}: " + ", ".join(f"{count} {outcome}" for outcome, count in sorted(found.items())))
     lines.append(f"{result.judge.compared} outputs compared with those of {len(result.judge.said)} requests")
     lines += [f"engine killed, ready again after {seconds:.2f} s" for seconds in result.restarts]
-    for life in [life for life in result.lives if len(life.samples) >= ENOUGH]:
-        first, last, slope = life.growth()
-        lines.append(f"memory of {life.name}: {first:.0f} MiB, then {last:.0f}; {slope:+.2f} MiB for 1000 requests")
+    for life in result.lives:
+        if (growth := life.growth()) is not None:
+            first, last, slope = growth
+            lines.append(f"memory of {life.name}: {first:.0f} MiB, then {last:.0f}; {slope:+.2f} MiB for 1000 requests")
     for name in ("generation_tokens_total", "prompt_tokens_total", "preemptions_total", "kv_cache_usage_ratio"):
         lines.append(f"offramp_{name} {result.metrics.get(f'offramp_{name}', 0):g}")
     lines += [f"WRONG: {violation}" for violation in result.violations[:SHOWN]]

@@ -13,8 +13,11 @@ MIB = 2**20
 ALLOWED = 24.0
 """MiB by which a process may hold more at the end than after its warm-up: allocators keep what was once needed."""
 
+SETTLED = 1500
+"""Requests after which a process holds what it needs: by then every page of the cache has been touched."""
+
 ENOUGH = 20
-"""Samples from which on a life says something."""
+"""Looks from which on what is held since then says something."""
 
 
 def resident(pid: int) -> float | None:
@@ -32,23 +35,29 @@ class Life:
     name: str
     samples: list[tuple[int, float]] = field(default_factory=list)
 
-    def growth(self) -> tuple[float, float, float]:
-        """MiB after the warm-up and at the end, and the slope of a line through all since: MiB for each 1000 requests.
+    def settled(self) -> list[tuple[int, float]]:
+        """The samples after its warm-up; none where it did not live long enough for them to say something."""
+        some = [sample for sample in self.samples if sample[0] >= self.samples[0][0] + SETTLED]
+        return some if len(some) >= ENOUGH else []
 
-        The warm-up is the first quarter of a life; both ends are medians of a tenth of it.
+    def growth(self) -> tuple[float, float, float] | None:
+        """MiB after the warm-up and at the end, and the slope of a line through all between, in MiB for 1000 requests.
+
+        Both ends are medians of a tenth of it. None for a life that was too short.
         """
-        size = len(self.samples)
-        settled = self.samples[size // 4 :]
-        tenth = max(1, size // 10)
+        settled = self.settled()
+        if not settled:
+            return None
+        tenth = max(1, len(settled) // 10)
         first, last = (median(held for _, held in part) for part in (settled[:tenth], settled[-tenth:]))
         return first, last, 1000 * slope(settled)
 
     def fault(self) -> str | None:
-        """What is wrong with it; a process that was too short to be looked at often has nothing wrong."""
-        if len(self.samples) < ENOUGH:
+        """What is wrong with it."""
+        growth = self.growth()
+        if growth is None or growth[1] <= growth[0] + ALLOWED:
             return None
-        first, last, _ = self.growth()
-        return f"{self.name} grew from {first:.0f} to {last:.0f} MiB" if last > first + ALLOWED else None
+        return f"{self.name} grew from {growth[0]:.0f} to {growth[1]:.0f} MiB"
 
 
 def slope(points: Sequence[tuple[float, float]]) -> float:
