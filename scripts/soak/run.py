@@ -41,7 +41,7 @@ class Plan:
     concurrency: int = 64
     seed: int = 0
     max_num_seqs: int = 16
-    max_queue: int = 72
+    max_queue: int = 48
     max_body: int = 2**20
     words_in_prompt: int = 80
     kills: Sequence[float] = KILLS
