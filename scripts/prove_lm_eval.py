@@ -14,6 +14,7 @@ import asyncio
 import os
 import sys
 import tempfile
+from collections.abc import Sequence
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from scripts.soak.traffic import KEY
 from scripts.tokenizer import save_tokenizer
 
 MODEL, EXITS = "smollm2-135m", "smollm2-135m"
-DIALS = ("off", "lossless")
 
 LIKELIHOODS = ("hellaswag", "truthfulqa_mc1")
 GENERATIONS = ("gsm8k",)
@@ -94,7 +94,7 @@ def compare(what: str, here: tuple[Any, list[Any]], there: tuple[Any, list[Any]]
         if plain(a) != plain(b):
             print(f"  first difference: {plain(b)!r} over HTTP, {plain(a)!r} in the process")
             break
-    return same == len(here[1]) and here[0] == there[0]
+    return bool(same == len(here[1]) and here[0] == there[0])
 
 
 def plain(answers: Any) -> Any:
@@ -102,11 +102,11 @@ def plain(answers: Any) -> Any:
     return [plain(one) for one in answers] if isinstance(answers, list | tuple) else answers
 
 
-async def prove(cases: int, folder: Path) -> bool:
+async def prove(cases: int, dials: Sequence[str], folder: Path) -> bool:
     """Evaluate at every dial, over HTTP and in the process."""
     tokenizer, agree = save_tokenizer(MODEL, folder / "tokenizer"), True
     limits = ("--kv-tokens", "16384", "--max-model-len", "2048")
-    for dial in DIALS:
+    for dial in dials:
         server = await Server.start((MODEL, "--exits", EXITS, "--exit", dial, *limits), folder)
         base = f"http://{server.address[0]}:{server.address[1]}/v1"
         options: dict[str, Any] = {"model": MODEL, "tokenizer": tokenizer, "tokenizer_backend": "huggingface"}
@@ -129,11 +129,14 @@ def main() -> int:
     """Run it; 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--cases", type=int, default=40, help="of each task, at most 100")
+    parser.add_argument(
+        "--dials", default="off,lossless", help="positions of the dial, of the server and in the process"
+    )
     args = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = KEY
     os.environ.setdefault("HF_HUB_OFFLINE", "1")
     with tempfile.TemporaryDirectory() as folder:
-        agree = asyncio.run(prove(args.cases, Path(folder)))
+        agree = asyncio.run(prove(args.cases, args.dials.split(","), Path(folder)))
     print("all equal" if agree else "NOT equal")
     return 0 if agree else 1
 

@@ -42,7 +42,7 @@ def document() -> Any:
     return schemathesis.openapi.from_dict(ask("/openapi.json", api_key="secret").json(), config=config)
 
 
-def fuzz(path: str, mode: GenerationMode, examples: int, change: Callable[[Any], None]) -> list[int]:
+def fuzz(path: str, mode: str, examples: int, change: Callable[[Any], None]) -> list[int]:
     """Check a POST route with so many requests of the document's, each changed first; returns the statuses.
 
     The server wants a key, and must refuse the same requests without.
@@ -81,7 +81,7 @@ def make_answerable(case: Any) -> None:
     case.body = {**case.body, **ANSWERED[case.operation.path]}
 
 
-def count(quick: int) -> Any:
+def count(quick: int) -> pytest.MarkDecorator:
     """So many requests in `make test`, forty times as many in `make test-full`."""
     return pytest.mark.parametrize("examples", [quick, pytest.param(40 * quick, marks=pytest.mark.full)])
 
