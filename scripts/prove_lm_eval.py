@@ -128,7 +128,7 @@ async def prove(cases: int, dials: Sequence[str], folder: Path) -> bool:
 def main() -> int:
     """Run it; 1 where anything differs."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--cases", type=int, default=40, help="of each task, at most 100")
+    parser.add_argument("--cases", type=int, default=25, help="of each task, at most 100")
     parser.add_argument("--dials", default="off,lossless", help="positions of the dial, in both")
     args = parser.parse_args()
     os.environ["OPENAI_API_KEY"] = KEY
