@@ -18,7 +18,7 @@ from offramp.types.exits import ExitParams
 
 WORDS = tuple(range(129))
 GRID = PaperSettings(
-    batches=(1, 3), loads=(0.8,), thresholds=(0.3, 0.6), saturations=(0.2,), repeats=2, requests=4, prompts=7
+    batches=(1, 3), loads=(0.8,), thresholds=(0.2, 0.4), saturations=(0.1,), repeats=2, requests=4, prompts=7
 )
 
 

@@ -114,18 +114,18 @@ def test_times_are_finite_where_one_token_is_asked_for(toy: Toy) -> None:
 def test_the_toy_has_a_way_for_everything(toy: Toy, tmp_path: Path) -> None:
     assert toy.left_out == []
     assert [way.name for way in toy.ways] == [
-        "paper max_prob 0.6",
-        "paper max_prob 0.3",
-        "paper saturation 0.2",
-        "paper classifier 0.3",
-        "paper classifier 0.6",
+        "paper max_prob 0.4",
+        "paper max_prob 0.2",
+        "paper saturation 0.1",
+        "paper classifier 0.2",
+        "paper classifier 0.4",
         "+ compact",
         "+ depth",
         "+ lazy fill",
         "+ reduced heads",
         "+ router",
         "+ pack's thresholds",
-        "ours max_prob 0.3",
+        "ours max_prob 0.2",
         "recompute",
         "lossless",
     ]

@@ -75,8 +75,9 @@ class PaperSettings:
             check_integer("batch", batch, 1)
         for load in self.loads:
             check_number("loads", load, 0, 100, low_open=True)
-        for value in (*self.thresholds, *self.saturations):
-            check_number("thresholds", value, 0, 1)
+        for name in ("thresholds", "saturations"):
+            for value in getattr(self, name):
+                check_number(name, value, 0, 1)
         for name in ("repeats", "requests", "prompts"):
             check_integer(name, getattr(self, name), 1)
 
