@@ -29,7 +29,7 @@ def toy_pack(folder: Path) -> Path:
     def some(*shape: int) -> Any:
         return pick.standard_normal(shape).astype(np.float32)
 
-    tensors = {}
+    tensors: dict[str, Any] = {}
     for layer in (1, 3):
         tensors |= {
             f"exits.{layer}.other.weight": some(1, 16),

@@ -7,22 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from offramp.bench.quiet import Watch
 from offramp.cli.main import main
 from tests.bench.paper_toys import toy_data, toy_pack
+from tests.bench.toys import loud_machine_allowed
 from tests.calibrate.conftest import save_spread_model
+
+__all__ = ["loud_machine_allowed"]
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_spread_model(tmp_path_factory.mktemp("toy") / "model")
-
-
-@pytest.fixture(autouse=True)
-def loud_machine_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run on machines that others use: wait for nobody, reject nothing."""
-    monkeypatch.setattr(Watch, "read", lambda self: None)
-    monkeypatch.setattr(Watch, "wait_until_quiet", lambda self, most: True)
 
 
 @pytest.mark.parametrize(

@@ -5,16 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import asdict
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
-from offramp.bench.machine import describe_code, describe_machine
 from offramp.bench.paper_quality import Judge, Outputs
 from offramp.bench.paper_results import PaperCell, PaperReport
 from offramp.bench.paper_settings import OFF, Heads, PaperSettings, Setting, Traffic, arrival_settings
 from offramp.bench.quiet import Watch
-from offramp.bench.results import earlier_report, write_json
+from offramp.bench.results import begin_report, earlier_report, write_json
 from offramp.bench.rounds import TRIES
 from offramp.bench.traffic import Stretch, ask_by_the_clock, ask_in_turns, poisson_times
 from offramp.bench.workloads import Workload
@@ -62,10 +60,8 @@ class PaperRun:
         self._sampling = SamplingParams(max_tokens=workload.max_tokens)
         self._judge = Judge(llms["own"], workload)
         self._done = 0
-        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(grid).items()}
         work = {"workload": workload.name, "data": workload.digest, "max_tokens": workload.max_tokens}
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        self.report = PaperReport(now, describe_machine(), describe_code(), {**facts, **work, **plain})
+        self.report = begin_report(PaperReport, {**facts, **work, **asdict(grid)})
         self.report.ways = [way.to_dict() for way in (OFF, *self._ways)]
         self._earlier = earlier_report(folder / REPORT, self.report, RESUMABLE) if resume else None
         if self._earlier is not None:
