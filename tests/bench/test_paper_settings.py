@@ -41,7 +41,8 @@ def test_each_step_changes_one_thing(tmp_path: Path) -> None:
 
 
 def test_the_papers_configuration() -> None:
-    ways, _ = named(static_exits([2, 4], 6))
+    ways, left_out = named(static_exits([2, 4], 6))
+    assert any(text.startswith("reduced heads") for text in left_out)
     papers = [way for way in ways.values() if way.family == "paper"]
     assert [way.exit.criterion for way in papers if way.exit] == ["max_prob", "max_prob", "saturation"]
     for way in papers:
@@ -94,6 +95,12 @@ def test_whole_heads_keep_everything_but_the_vocabulary(tmp_path: Path) -> None:
     assert before.keys() == after.keys() and all((before[name] == after[name]).all() for name in before)
     name = "classifier.weight"
     assert (own.tensor(3, name) == whole.tensor(3, name)).all()
+
+
+def test_the_papers_policy_also_gets_the_heads_that_were_trained(tmp_path: Path) -> None:
+    ways, _ = named(read_pack(toy_pack(tmp_path)))
+    whole, own = ways["paper max_prob 0.4"], ways["paper max_prob 0.4, own heads"]
+    assert (whole.heads, own.heads) == ("whole", "own") and replace(own, name=whole.name, heads="whole") == whole
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,7 @@ def test_requests_come_at_their_times(toy: Toy) -> None:
     assert tokens(seen.outputs) == tokens(in_turns(toy, "full depth").outputs)
     assert seen.tokens == 8 * 9 and seen.seconds > 0.31
     assert len(seen.first) == 8 and min(seen.first) > 0
+    assert 0 < seen.idle < seen.seconds and sum(seen.split.values()) < seen.seconds - seen.idle
 
 
 def test_arrivals_are_poisson_and_the_same_for_a_seed() -> None:
@@ -119,6 +120,7 @@ def test_the_toy_has_a_way_for_everything(toy: Toy, tmp_path: Path) -> None:
         "paper saturation 0.1",
         "paper classifier 0.2",
         "paper classifier 0.4",
+        "paper max_prob 0.4, own heads",
         "+ compact",
         "+ depth",
         "+ lazy fill",

@@ -19,7 +19,7 @@
 A gap is the time from a token to the next one of the same output, `gap_ms` their mean; `latency_gain` is full depth's
 mean gap in the same round over this one's. `first` is the time from asking to the first token. Traffic is `B=n`, n
 clients that ask again when they have their answer, or `load x`, arrivals at x times the capacity. Full depth is
-measured beside every group of ways and has a cell for each.
+measured beside every group of ways and has a cell for each. Time with nothing to do is no part of a split.
 """
 
 from __future__ import annotations
@@ -81,7 +81,8 @@ class PaperCell:
             self.latency_gain.append(fmean(off.gaps) / fmean(on.gaps))
             _quantiles(on.gaps, self.gap_p50_ms, self.gap_p99_ms)
         _quantiles(on.first, self.first_p50_ms, self.first_p99_ms)
-        known = {name: seconds / on.seconds for name, seconds in on.split.items()}
+        busy = on.seconds - on.idle
+        known = {name: seconds / busy for name, seconds in on.split.items()}
         self.splits.append({**known, "python": 1.0 - sum(known.values())})
 
     def count(self, outputs: Iterable[Output], held: int, forced: int) -> None:

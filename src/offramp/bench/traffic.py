@@ -31,6 +31,7 @@ class Stretch:
         first: from asking to the first token, for each request that got one.
         gaps: from a token to the next one of the same output.
         split: where the time went: layers, top, checks, fill.
+        idle: with nothing to do.
         held: tokens, of all outputs, that passed their test at an exit and had to climb on.
         forced: tokens, of all outputs, that left below their own threshold.
     """
@@ -41,6 +42,7 @@ class Stretch:
     first: list[float] = field(default_factory=list)
     gaps: list[float] = field(default_factory=list)
     split: dict[str, float] = field(default_factory=dict)
+    idle: float = 0.0
     held: int = 0
     forced: int = 0
 
@@ -76,7 +78,7 @@ def ask_by_the_clock(
         if traffic.live:
             traffic.step()
         else:
-            sleep(max(0.0, coming[0][1] - traffic.clock()))
+            traffic.rest_until(coming[0][1])
     traffic.stop_clock()
     return traffic.stretch()
 
@@ -136,6 +138,12 @@ class _Traffic:
         for number, _ in result.finished:
             self._take(number)
         return len(result.finished)
+
+    def rest_until(self, due: float) -> None:
+        """Do nothing until then."""
+        before = self.clock()
+        sleep(max(0.0, due - before))
+        self._stretch.idle += self.clock() - before
 
     def stop_clock(self) -> None:
         """What comes from now on does not count. May be called twice."""
