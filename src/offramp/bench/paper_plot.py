@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 
 from offramp.bench.paper_results import PaperCell, PaperReport
 from offramp.bench.paper_settings import FULL_DEPTH
@@ -13,23 +13,21 @@ from offramp.evaluate.bootstrap import Interval
 from offramp.evaluate.charts import HEIGHT as CHART_HEIGHT
 from offramp.evaluate.charts import WIDTH as CHART_WIDTH
 from offramp.evaluate.charts import Point, scatter
-from offramp.evaluate.charts import bars as chart_bars
 from offramp.svg import document, text
 
 COLUMNS = 2
+ROW = HEIGHT + 60
 SPLIT_WIDTH, SPLIT_LEFT = 420, 190
 FAMILIES = (FULL_DEPTH, "paper", "step", "ours", "lossless")
-
-Chart = Callable[[str, list[PaperCell]], str]
 
 
 def paper_plots(report: PaperReport) -> dict[str, str]:
     """File name -> picture."""
     return {
-        "paper-frontier.svg": _grid(report, lambda traffic, cells: _frontier(report, traffic, cells)),
+        "paper-frontier.svg": _frontiers(report),
         "paper-batch.svg": _by_batch(report),
         "paper-split.svg": _time_split(report),
-        "paper-depth.svg": _grid(report, _depths),
+        "paper-depth.svg": _depths(report),
     }
 
 
@@ -40,10 +38,10 @@ def _by_traffic(report: PaperReport) -> dict[str, list[PaperCell]]:
     return found
 
 
-def _grid(report: PaperReport, chart: Chart) -> str:
+def _frontiers(report: PaperReport) -> str:
     """A chart for each traffic, side by side and below one another."""
     parts = [text(LEFT, 20, _title(report)), text(LEFT, 36, str(report.machine["cpu"]))]
-    charts = [chart(traffic, cells) for traffic, cells in _by_traffic(report).items()]
+    charts = [_frontier(report, traffic, cells) for traffic, cells in _by_traffic(report).items()]
     for number, picture in enumerate(charts):
         left, top = number % COLUMNS * CHART_WIDTH, TOP + number // COLUMNS * CHART_HEIGHT
         parts.append(f'<g transform="translate({left} {top})">{picture}</g>')
@@ -67,25 +65,35 @@ def _frontier(report: PaperReport, traffic: str, cells: Sequence[PaperCell]) -> 
     return scatter(traffic, "speed-up over full depth", "ROUGE-L lost, %", points)
 
 
-def _depths(traffic: str, cells: Sequence[PaperCell]) -> str:
-    """Where tokens leave: the paper's configuration and each change of it."""
-    shown = [cell for cell in cells if cell.way.startswith("+") or cell.way == "lossless"]
-    groups = {c.way: {layer: n / max(c.tokens, 1) for layer, n in c.depths.items()} for c in (*_first(cells), *shown)}
-    return chart_bars(traffic, "layer that proposed", "share of tokens", groups)
+def _depths(report: PaperReport) -> str:
+    """Share of tokens by the layer that proposed them: the paper's configuration and each change, a row per traffic."""
+    rows = _by_traffic(report)
+    names = _shown([cell for cells in rows.values() for cell in cells])
+    layers = sorted({layer for cells in rows.values() for cell in cells for layer in cell.depths})
+    parts = [text(LEFT, 20, f"{_title(report)}: share of tokens by the layer that proposed them")]
+    bottom = TOP
+    for traffic, cells in rows.items():
+        bottom += ROW
+        shares = {(c.way, layer): n / max(c.tokens, 1) for c in cells for layer, n in c.depths.items()}
+        seen = {place: Spread(share, share, share) for place, share in shares.items() if place[0] in names}
+        parts.append(text(LEFT, bottom - HEIGHT - 12, traffic))
+        parts += bars(names, layers, seen, LEFT, bottom, "layer")
+    parts += legend(names, bottom + 36)
+    return document(LEFT + bars_width(names, layers), bottom + 46 + len(names) * LINE, parts)
 
 
-def _first(cells: Sequence[PaperCell]) -> list[PaperCell]:
-    """The paper's configuration that the changes start from."""
-    return [cell for cell in cells if cell.way.startswith("paper")][:1]
+def _shown(cells: Sequence[PaperCell]) -> list[str]:
+    """The paper's configuration that the changes start from, and the changes: as many ways as there are colours."""
+    ways = [way for way in dict.fromkeys(cell.way for cell in cells) if way != FULL_DEPTH]
+    papers = [way for way in ways if way.startswith("paper")]
+    return [*papers[:1], *[way for way in ways if way not in papers]][: len(COLOURS)]
 
 
 def _by_batch(report: PaperReport) -> str:
     """Speed-up by batch size, a bar for the paper's configuration and for each change."""
     cells = [c for c in report.merged() if c.traffic.startswith("B=") and c.way != FULL_DEPTH]
     sizes = sorted({int(cell.traffic[2:]) for cell in cells})
-    ways = list(dict.fromkeys(cell.way for cell in cells))
-    names = [*[w for w in ways if w.startswith("paper")][:1], *[w for w in ways if not w.startswith("paper")]]
-    names = names[: len(COLOURS)]
+    names = _shown(cells)
     seen: Mapping[tuple[str, int], Spread | None] = {
         (cell.way, int(cell.traffic[2:])): cell.spread("speedup") for cell in cells if cell.way in names
     }
