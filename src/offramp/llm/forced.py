@@ -5,20 +5,38 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
-from offramp.engine.blocks import Lease
+from offramp.engine.blocks import BlockPool, Lease
 from offramp.engine.engine import Engine
+from offramp.engine.sources import SharedSource, root_of, written
 from offramp.errors import CacheTooSmall
-from offramp.types.executor import Feature, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.output import Output
 from offramp.types.sampling import SamplingParams
 
 GREEDY = SamplingParams()
 
 
 class Forced(NamedTuple):
-    """Tokens that are given, of which those from `start` on are asked about: one position before each is scored."""
+    """Tokens that are given, of which those from `start` on are asked about: one position before each is scored.
+
+    Where there is an encoder, they are the decoder's, over a `source`.
+    """
 
     tokens: Sequence[int]
     start: int
+    source: Sequence[int] = ()
+
+
+def parts(texts: Sequence[Forced]) -> tuple[list[Sequence[int]], list[Sequence[int]]]:
+    """Their tokens, and their sources."""
+    return [text.tokens for text in texts], [text.source for text in texts]
+
+
+def given(output: Output, shape: ModelShape) -> Forced:
+    """An output as text whose generated tokens are asked about."""
+    if shape.encoder is None:
+        return Forced((*output.prompt_token_ids, *output.token_ids), len(output.prompt_token_ids))
+    return Forced((shape.encoder.decoder_start_token_id, *output.token_ids), 1, output.prompt_token_ids)
 
 
 class At(NamedTuple):
@@ -32,22 +50,25 @@ class At(NamedTuple):
 class ForcedPass:
     """Some texts, every layer of which has run, while the block lasts. Nothing else may be running.
 
+    Where there is an encoder, each has one of `sources`.
+
     Raises:
         CacheTooSmall: the paged store cannot hold the texts.
     """
 
-    def __init__(self, engine: Engine, texts: Sequence[Sequence[int]]) -> None:
+    def __init__(
+        self, engine: Engine, texts: Sequence[Sequence[int]], sources: Sequence[Sequence[int]] | None = None
+    ) -> None:
         assert not engine.has_work, "the engine is at work"
         self._engine, self._texts = engine, texts
-        self._leases = [Lease(engine.pool) for _ in texts]
+        self._sources = [SharedSource(source) if source else None for source in sources or [()] * len(texts)]
+        self._leases = [Lease(engine.pool, root_of(source)) for source in self._sources]
 
     def __enter__(self) -> ForcedPass:
         pool, executor = self._engine.pool, self._engine.executor
-        needed = sum(-(-len(text) // pool.block_size) for text in self._texts)
-        if needed > pool.num_blocks:
-            room, size = pool.num_blocks * pool.block_size, sum(map(len, self._texts))
-            raise CacheTooSmall(f"{size} tokens are to be held, the KV cache holds {room}", hint="raise `kv_tokens`")
+        _check_room(pool, [len(text) for text in self._texts], "the KV cache", "kv_tokens")
         try:
+            self._encode()
             for batch in self._batches(self._engine.config.max_num_batched_tokens):
                 for segment in range(executor.shape.num_segments):
                     executor.run_segment(segment, batch)
@@ -61,6 +82,9 @@ class ForcedPass:
     def __exit__(self, *_: object) -> None:
         for lease in self._leases:
             lease.close()
+        for number, source in enumerate(self._sources):
+            if source is not None:
+                source.release(number)
 
     def blocks(self, text: int) -> Sequence[int]:
         """The block table of text number `text`."""
@@ -71,16 +95,35 @@ class ForcedPass:
         asked = [ScoreRow(at.position, self.blocks(at.text), at.sampling, 0) for at in rows]
         return self._engine.executor.score(boundary, asked, needs)
 
+    def _encode(self) -> None:
+        """Encode all sources, one call for as many as a step may."""
+        pool = self._engine.scheduler.sources
+        if pool is None:
+            return
+        lengths = [len(root_of(source)) for source in self._sources]
+        _check_room(pool, lengths, "the store of sources", "source_tokens")
+        batch: list[SharedSource] = []
+        for number, source in enumerate(self._sources):
+            assert source is not None, "a text without a source"
+            source.hold(number, pool)
+            batch.append(source)
+            last = number + 1 == len(self._sources)
+            if last or sum(len(s.tokens) for s in batch) >= self._engine.config.max_num_batched_tokens:
+                self._engine.executor.encode([s.rows for s in batch])
+                for encoded in batch:
+                    encoded.encoded = True
+                batch = []
+
     def _batches(self, cap: int) -> Iterator[list[SeqRows]]:
         """The tokens that no cached block holds, at most `cap` in a batch, each text in order."""
         batch: list[SeqRows] = []
         room = cap
-        for text, lease in zip(self._texts, self._leases, strict=True):
+        for text, lease, source in zip(self._texts, self._leases, self._sources, strict=True):
             start = lease.adopt_prefix(text, len(text))
             lease.grow(len(text), len(text))
             while start < len(text):
                 stop = min(len(text), start + room)
-                batch.append(SeqRows(range(start, stop), text[start:stop], lease.blocks))
+                batch.append(SeqRows(range(start, stop), text[start:stop], lease.blocks, written(source)))
                 room -= stop - start
                 start = stop
                 if not room:
@@ -90,14 +133,22 @@ class ForcedPass:
             yield batch
 
 
+def _check_room(pool: BlockPool, lengths: Sequence[int], where: str, option: str) -> None:
+    if sum(-(-length // pool.block_size) for length in lengths) > pool.num_blocks:
+        size, room = sum(lengths), pool.num_blocks * pool.block_size
+        raise CacheTooSmall(f"{size} tokens are to be held, {where} holds {room}", hint=f"raise `{option}`")
+
+
 def in_groups(texts: Sequence[Forced], engine: Engine) -> Iterator[tuple[int, Sequence[Forced]]]:
-    """Neighbouring texts that fit a step of the engine and its store, with the number of the first; at least one."""
-    pool = engine.pool
+    """Neighbouring texts that fit a step of the engine and its stores, with the number of the first; at least one."""
+    pool, sources = engine.pool, engine.scheduler.sources
     blocks = [-(-len(text.tokens) // pool.block_size) for text in texts]
     cap = min(engine.config.max_num_batched_tokens // pool.block_size, pool.num_blocks)
+    source_blocks = [-(-len(text.source) // pool.block_size) for text in texts]
+    source_cap = 0 if sources is None else sources.num_blocks
     start = 0
     for number in range(1, len(texts)):
-        if sum(blocks[start : number + 1]) > cap:
+        if sum(blocks[start : number + 1]) > cap or sum(source_blocks[start : number + 1]) > source_cap:
             yield start, texts[start:number]
             start = number
     if texts:
@@ -108,7 +159,7 @@ def top_choices(engine: Engine, texts: Sequence[Forced]) -> list[list[int | None
     """What full depth would have chosen, greedily, for every token asked about."""
     chosen: list[list[int | None]] = []
     for _, group in in_groups(texts, engine):
-        with ForcedPass(engine, [text.tokens for text in group]) as forced:
+        with ForcedPass(engine, *parts(group)) as forced:
             rows = [At(i, p - 1) for i, text in enumerate(group) for p in range(text.start, len(text.tokens))]
             scores = iter(forced.score(engine.executor.shape.num_segments, rows))
         chosen += [[next(scores).token for _ in range(text.start, len(text.tokens))] for text in group]

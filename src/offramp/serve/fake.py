@@ -15,7 +15,7 @@ from typing import Any
 
 from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, PackError, QueueFull
 from offramp.exits.calibration import read_risk, say_risk
-from offramp.serve.fake_output import FakeOutput, log_probs
+from offramp.serve.fake_output import FakeOutput, begun, log_probs
 from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, Piece, State
 from offramp.tokenizer import Tokenizer
 from offramp.types.exits import LOSSLESS, ExitParams
@@ -36,6 +36,7 @@ class FakeClient:
         load_seconds: from `start`, or from a crash, until it is ready.
         max_num_seqs, max_queue: jobs that run at once, and that may wait.
         max_model_len: the longest prompt with its output, in tokens.
+        max_source_len: the longest prompt of an encoder-decoder model; 0 for a decoder-only one.
     """
 
     def __init__(
@@ -50,6 +51,7 @@ class FakeClient:
         max_num_seqs: int = 8,
         max_queue: int = 64,
         max_model_len: int = 1024,
+        max_source_len: int = 0,
     ) -> None:
         self.state: State = "starting"
         self.info: EngineInfo | None = None
@@ -71,6 +73,8 @@ class FakeClient:
             pack="fake-pack",
             risks={name: params.kv for name, params in RISKS.items()},
             resolved={"lossless": asdict(LOSSLESS), **{name: asdict(params) for name, params in RISKS.items()}},
+            max_source_len=max_source_len,
+            source_tokens=max_num_seqs * max_source_len,
         )
         self._slots = asyncio.Semaphore(max_num_seqs)
         self._changed = asyncio.Condition()
@@ -181,7 +185,7 @@ class FakeClient:
             InvalidParameter, CacheTooSmall, PackError, EngineDown, QueueFull: see `EngineClient.generate`.
         """
         self.jobs.append(job)
-        size, room = len(job.prompt), self._info.max_model_len
+        size, room = begun(job, self._info), self._info.max_model_len
         if self.state != "ready":
             raise EngineDown(f"the engine is {self.state}")
         if not size:
