@@ -101,7 +101,7 @@ def _engine(args: argparse.Namespace, folder: Path, update: Update) -> int:
     peers = getattr(args, "peers", list(PEERS))
     engines = our_engines(getattr(args, "dtype", ["int8", "int4"])) + peer_engines([] if peers == ["none"] else peers)
     pythons = given_pythons(getattr(args, "peer_python", []), engines)
-    run = EngineRun(engines, settings, thread_count(args), folder, pythons=pythons, update=update)
+    run = EngineRun(engines, settings, threads_of(args), folder, pythons=pythons, update=update)
     report = run.run(read_model(args.model, on_download(update)), hasattr(args, "resume"))
     (folder / "engine.svg").write_text(plot(report), encoding="utf-8")
     update(1, 1, "done")
@@ -124,7 +124,7 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
     engines = our_engines(getattr(args, "dtype", ["int8"]))
     if len(engines) != 1:
         raise InvalidParameter("`bench exits` takes one `--dtype`", param="dtype")
-    threads = thread_count(args)
+    threads = threads_of(args)
     model = read_model(args.model, on_download(update))
     depth = model.spec.num_layers
     shipped = shipped_trace(depth)
@@ -146,7 +146,6 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
 
 
 def show_report(args: argparse.Namespace, report: dict[str, Any], tables: list[Table], notes: list[str]) -> None:
-    """Print tables, or JSON, and notes on stderr."""
     if args.json:
         print_json(report)
     else:
@@ -172,8 +171,7 @@ def given_flags(args: argparse.Namespace, renamed: dict[str, str], *names: str) 
     return {name: getattr(args, flag) for name, flag in flags.items() if hasattr(args, flag)}
 
 
-def thread_count(args: argparse.Namespace) -> int:
-    """As given, else as many as offramp would take."""
+def threads_of(args: argparse.Namespace) -> int:
     if hasattr(args, "threads"):
         check_integer("threads", args.threads, 1, MAX_THREADS)
         threads: int = args.threads

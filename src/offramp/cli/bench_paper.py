@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from offramp.cli import flags
-from offramp.cli.bench import given_flags, integers, report_folder, setting, show_report, thread_count, words
+from offramp.cli.bench import given_flags, integers, report_folder, setting, show_report, threads_of, words
 from offramp.cli.progress import Update, on_download, show_progress
 from offramp.errors import InvalidParameter
 
@@ -76,7 +76,7 @@ def _measure(args: argparse.Namespace, grid: PaperSettings, folder: Path, update
     from offramp.bench.paper_settings import settings_for
     from offramp.bench.workloads import choose_exits, read_workload
 
-    args.threads = thread_count(args)
+    args.threads = threads_of(args)
     data = getattr(args, "data", None)
     exits = choose_exits(args.model, getattr(args, "exits", None), data)
     with ExitStack() as stack:

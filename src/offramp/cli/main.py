@@ -29,6 +29,8 @@ COMMANDS = {
     "eval": "show what exits cost in quality and save in time",
     "bench": "measure this engine beside others, or what exits save",
     "bench paper": "repeat the paper's experiment, and measure each change of it",
+    "bench serve": "put load on a server with OpenAI's API and measure it",
+    "bench servers": "measure this server beside others",
     "doctor": "show what offramp finds on this machine",
 }
 
@@ -93,7 +95,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _top_parser() -> CommandParser:
-    listed = "\n".join(f"  {name:<12} {what}" for name, what in COMMANDS.items())
+    listed = "\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())
     parser = CommandParser(
         prog="offramp",
         usage="offramp COMMAND ...",

@@ -10,7 +10,7 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from typing import Any
 
 from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, PackError, QueueFull
@@ -129,7 +129,7 @@ class FakeClient:
                     self._count(piece)
                     if piece.finish_reason is not None:
                         outputs.remove(output)
-                    yield replace(piece, prompt_logprobs=told)
+                    yield piece._replace(prompt_logprobs=told)
                     told = None
 
     async def stats(self) -> EngineStats:

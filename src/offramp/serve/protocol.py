@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from offramp.types.exits import ExitParams
 from offramp.types.output import ExitReport, FinishReason
@@ -47,8 +47,7 @@ class Job:
     schema: Mapping[str, Any] | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What is new of one output of a job: complete characters only.
 
     `index` counts the job's outputs. `exit_layers`, `confidences` and `logprobs` have an entry for each of `token_ids`;
@@ -57,7 +56,7 @@ class Piece:
     empty. `error` says what went wrong where `finish_reason` is `error`.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody asks a piece for its `tuple.index`
     text: str
     token_ids: tuple[int, ...] = ()
     exit_layers: tuple[int, ...] = ()
