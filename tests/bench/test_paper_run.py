@@ -22,10 +22,10 @@ from offramp.bench.paper_tables import at_quality, paper_notes, paper_tables
 from offramp.bench.results import read_report
 from offramp.bench.rounds import TRIES
 from offramp.bench.traffic import ask_in_turns
-from offramp.calibrate.measure import given
 from offramp.errors import InvalidParameter
 from offramp.evaluate.likelihood import likelihoods
 from offramp.evaluate.similarity import rouge_l
+from offramp.llm.forced import given
 from offramp.types.sampling import SamplingParams
 from tests.bench.paper_toys import GRID, Toy
 from tests.bench.toys import LOUD, QUIET, FakeWatch
@@ -112,7 +112,7 @@ def test_quality_is_what_a_recount_gives(toy: Toy, report: PaperReport) -> None:
     sampling = SamplingParams(max_tokens=9)
     outputs = toy.own.generate(prompts, sampling, toy.way("+ reduced heads").exit or "off")
     full = toy.own.generate(prompts, sampling)
-    seen = likelihoods(toy.own.engine, [given(output) for output in outputs])
+    seen = likelihoods(toy.own.engine, [given(output, toy.own.engine.executor.shape) for output in outputs])
     agree = [
         fmean(t == s.choice for t, s in zip(o.token_ids, told, strict=True))
         for o, told in zip(outputs, seen, strict=True)

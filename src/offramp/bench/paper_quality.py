@@ -8,9 +8,9 @@ from math import exp
 from statistics import fmean
 
 from offramp.bench.workloads import Workload
-from offramp.calibrate.measure import given
 from offramp.evaluate.likelihood import Seen, likelihoods
 from offramp.evaluate.similarity import rouge_l
+from offramp.llm.forced import given
 from offramp.llm.llm import LLM
 from offramp.types.output import Output
 
@@ -58,7 +58,10 @@ class Judge:
     def _look(self, outputs: Outputs) -> list[list[Seen]]:
         new = {(place, output.token_ids): output for place, output in outputs.items()}
         missing = [(key, output) for key, output in new.items() if key not in self._seen]
-        told: Sequence[list[Seen]] = likelihoods(self._llm.engine, [given(output) for _, output in missing])
+        engine = self._llm.engine
+        told: Sequence[list[Seen]] = likelihoods(
+            engine, [given(output, engine.executor.shape) for _, output in missing]
+        )
         self._seen.update(zip([key for key, _ in missing], told, strict=True))
         return [self._seen[key] for key in new]
 
