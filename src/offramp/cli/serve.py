@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "max_queue": 128,
     "max_body": 4 * 2**20,
     "drain_timeout": 30.0,
+    "shadow": 0.0,
     "log_format": "text",
     "root_path": "",
 }
@@ -70,6 +71,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cors-origin", str, "ORIGIN", "web pages from here may send requests; may be repeated", action="append")
     add("--root-path", str, "PATH", "where a proxy mounts the server, such as /llm")
     add("--drain-timeout", float, "SECONDS", "what running requests get when the server is told to end")
+    add("--shadow", float, "SHARE", "of requests, such as 0.01, to rescore at full depth while idle: the measured risk")
     add("--log-format", str, None, "of the log on standard error", choices=("text", "json"))
     add("--kv-cache-memory", values.size, "BYTES", "of the KV cache, such as 4G, instead of --kv-tokens")
     group.add_argument("--config", type=Path, metavar="FILE", help="TOML with any of these options by name")
@@ -121,6 +123,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
     check_integer("port", asked["port"], 0, 65535)
     check_integer("max_queue", asked["max_queue"], 1)
     check_number("drain_timeout", asked["drain_timeout"], 0, 86_400)
+    check_number("shadow", asked["shadow"], 0, 1)
     if asked.get("max_risk") is not None:
         check_number("max_risk", asked["max_risk"], 0, 1)
     if asked["root_path"] and not asked["root_path"].startswith("/"):
@@ -137,6 +140,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
         cors_origins=tuple(asked.get("cors_origin", ())),
         max_body=asked["max_body"],
         drain_timeout=asked["drain_timeout"],
+        shadow=asked["shadow"],
     )
 
 
@@ -157,10 +161,13 @@ def _serve(model: LoadedModel, asked: dict[str, Any], settings: ServerSettings, 
     from offramp.serve.logs import Log
     from offramp.serve.metrics import Metrics
     from offramp.serve.process import ProcessClient
+    from offramp.serve.risks import ShadowRisks
     from offramp.serve.server import serve
 
-    client = ProcessClient(engine_options(model, asked))
-    app = create_app(client, model.tokenizer, settings, Metrics(settings.model_name), Log(asked["log_format"]))
+    log = Log(asked["log_format"])
+    shadow = ShadowRisks(log.write)
+    client = ProcessClient(engine_options(model, asked), settings.shadow, shadow.add)
+    app = create_app(client, model.tokenizer, settings, Metrics(settings.model_name, shadow), log)
     asyncio.run(serve(app, client, settings, listening, print_note))
 
 

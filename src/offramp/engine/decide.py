@@ -35,8 +35,13 @@ class Test(NamedTuple):
 
 def score_row(sequence: Sequence, position: int) -> ScoreRow:
     """The row that chooses the token after `position`."""
-    lease, sampling = sequence.lease, sequence.sampling
-    assert lease is not None
+    assert sequence.lease is not None
+    return score_row_in(sequence.lease.blocks, sequence, position)
+
+
+def score_row_in(blocks: Seq[int], sequence: Sequence, position: int) -> ScoreRow:
+    """The same where the sequence's tokens lie in `blocks`."""
+    sampling = sequence.sampling
     prompt: Seq[int] = ()
     output: Seq[int] = ()
     if sampling.reads_history:
@@ -46,7 +51,7 @@ def score_row(sequence: Sequence, position: int) -> ScoreRow:
     banned = sequence.stop_ids if too_short else ()
     guide = sequence.guide
     allowed = None if guide is None else guide.after(sequence.tokens, position, sequence.accepted)
-    return ScoreRow(position, lease.blocks, sampling, sequence.seed, prompt, output, banned, allowed)
+    return ScoreRow(position, blocks, sampling, sequence.seed, prompt, output, banned, allowed)
 
 
 def test_exits(executor: Executor, boundary: int, due: Iterable[Due]) -> list[Test]:

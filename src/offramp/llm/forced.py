@@ -32,6 +32,8 @@ class At(NamedTuple):
 class ForcedPass:
     """Some texts, every layer of which has run, while the block lasts. Nothing else may be running.
 
+    What has run may be found by the prefix cache afterwards.
+
     Raises:
         CacheTooSmall: the paged store cannot hold the texts.
     """
@@ -40,26 +42,39 @@ class ForcedPass:
         assert not engine.has_work, "the engine is at work"
         self._engine, self._texts = engine, texts
         self._leases = [Lease(engine.pool) for _ in texts]
+        self._reached = [0] * len(texts)  # tokens of each text that have run every layer
 
     def __enter__(self) -> ForcedPass:
+        try:
+            for _ in self.steps(self._engine.config.max_num_batched_tokens):
+                pass
+        except BaseException:
+            self.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def steps(self, cap: int) -> Iterator[None]:
+        """The pass in steps, each of at most `cap` tokens in one segment. Between two of them it may be closed."""
         pool, executor = self._engine.pool, self._engine.executor
         needed = sum(-(-len(text) // pool.block_size) for text in self._texts)
         if needed > pool.num_blocks:
             room, size = pool.num_blocks * pool.block_size, sum(map(len, self._texts))
             raise CacheTooSmall(f"{size} tokens are to be held, the KV cache holds {room}", hint="raise `kv_tokens`")
-        try:
-            for batch in self._batches(self._engine.config.max_num_batched_tokens):
-                for segment in range(executor.shape.num_segments):
-                    executor.run_segment(segment, batch)
-            for text, lease in zip(self._texts, self._leases, strict=True):
-                lease.register(text, len(text))
-        except BaseException:
-            self.__exit__()
-            raise
-        return self
+        for batch in self._batches(cap):
+            for segment in range(executor.shape.num_segments):
+                executor.run_segment(segment, [rows for _, rows in batch])
+                yield
+            for text, rows in batch:
+                self._reached[text] = rows.positions[-1] + 1
 
-    def __exit__(self, *_: object) -> None:
-        for lease in self._leases:
+    def close(self) -> None:
+        """Give the blocks back. May be called twice."""
+        for text, lease, reached in zip(self._texts, self._leases, self._reached, strict=True):
+            if lease.blocks:
+                lease.register(text, reached)
             lease.close()
 
     def blocks(self, text: int) -> Sequence[int]:
@@ -71,16 +86,16 @@ class ForcedPass:
         asked = [ScoreRow(at.position, self.blocks(at.text), at.sampling, 0) for at in rows]
         return self._engine.executor.score(boundary, asked, needs)
 
-    def _batches(self, cap: int) -> Iterator[list[SeqRows]]:
-        """The tokens that no cached block holds, at most `cap` in a batch, each text in order."""
-        batch: list[SeqRows] = []
+    def _batches(self, cap: int) -> Iterator[list[tuple[int, SeqRows]]]:
+        """The tokens that no cached block holds, with their texts' numbers, at most `cap` in a batch, in order."""
+        batch: list[tuple[int, SeqRows]] = []
         room = cap
-        for text, lease in zip(self._texts, self._leases, strict=True):
+        for number, (text, lease) in enumerate(zip(self._texts, self._leases, strict=True)):
             start = lease.adopt_prefix(text, len(text))
             lease.grow(len(text), len(text))
             while start < len(text):
                 stop = min(len(text), start + room)
-                batch.append(SeqRows(range(start, stop), text[start:stop], lease.blocks))
+                batch.append((number, SeqRows(range(start, stop), text[start:stop], lease.blocks)))
                 room -= stop - start
                 start = stop
                 if not room:

@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, replace
+from random import Random
 from typing import Any
 
 from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, PackError, QueueFull
 from offramp.exits.calibration import read_risk, say_risk
 from offramp.serve.fake_output import FakeOutput, log_probs
-from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, Piece, State
+from offramp.serve.positions import position_of
+from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, OnRescored, Outcome, Piece, State
 from offramp.tokenizer import Tokenizer
 from offramp.types.exits import LOSSLESS, ExitParams
 
@@ -36,6 +38,7 @@ class FakeClient:
         load_seconds: from `start`, or from a crash, until it is ready.
         max_num_seqs, max_queue: jobs that run at once, and that may wait.
         max_model_len: the longest prompt with its output, in tokens.
+        shadow, on_rescored: the share of jobs to rescore, at once, and who is told.
     """
 
     def __init__(
@@ -50,6 +53,8 @@ class FakeClient:
         max_num_seqs: int = 8,
         max_queue: int = 64,
         max_model_len: int = 1024,
+        shadow: float = 0.0,
+        on_rescored: OnRescored = lambda rescored: None,
     ) -> None:
         self.state: State = "starting"
         self.info: EngineInfo | None = None
@@ -72,6 +77,7 @@ class FakeClient:
             risks={name: params.kv for name, params in RISKS.items()},
             resolved={"lossless": asdict(LOSSLESS), **{name: asdict(params) for name, params in RISKS.items()}},
         )
+        self._shadow, self._on_rescored, self._random = shadow, on_rescored, Random(0)
         self._slots = asyncio.Semaphore(max_num_seqs)
         self._changed = asyncio.Condition()
         self._life = 0
@@ -108,6 +114,7 @@ class FakeClient:
         """The pieces of a job, a token each; see `EngineClient`."""
         params = self._check(job)
         life, told = self._life, None
+        drawn = self._random.random() < self._shadow and not job.echo_only
         async with self._place(job):
             if job.prompt_logprobs is not None:
                 later = tuple(log_probs(token, job.prompt_logprobs, self._info.vocab_size) for token in job.prompt[1:])
@@ -116,17 +123,23 @@ class FakeClient:
                 yield Piece(0, "", finish_reason="length", prompt_logprobs=told)
                 return
             outputs = [FakeOutput(i, job, params, self._tokenizer, self._info) for i in range(job.sampling.n)]
-            while outputs:
-                await asyncio.sleep(self._delay)
-                if life != self._life:
-                    raise EngineDown("the engine's process ended before the request did", hint="send it again")
-                for output in list(outputs):
-                    piece = output.step()
-                    self._count(piece)
-                    if piece.finish_reason is not None:
-                        outputs.remove(output)
-                    yield replace(piece, prompt_logprobs=told)
-                    told = None
+            first = outputs[0]
+            try:
+                while outputs:
+                    await asyncio.sleep(self._delay)
+                    if life != self._life:
+                        raise EngineDown("the engine's process ended before the request did", hint="send it again")
+                    for output in list(outputs):
+                        piece = output.step()
+                        self._count(piece)
+                        if piece.finish_reason is not None:
+                            outputs.remove(output)
+                        yield replace(piece, prompt_logprobs=told)
+                        told = None
+            finally:
+                if drawn:
+                    outcome: Outcome = "unfinished" if outputs else "rescored"
+                    self._on_rescored(first.rescored(position_of(job.exit, RISKS), outcome))
 
     async def stats(self) -> EngineStats:
         """Counts of what it has said; its seconds are made up from them.

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import count, islice
 from typing import Any
 
-from offramp.serve.protocol import EngineInfo, Job, LogProbs, Piece
+from offramp.serve.positions import promised
+from offramp.serve.protocol import EngineInfo, Job, LogProbs, Outcome, Piece, Rescored
 from offramp.tokenizer import Detokenizer, StopStrings, Tokenizer
 from offramp.tokenizer.pieces import byte_alphabet
 from offramp.types.exits import ExitParams
@@ -75,6 +76,14 @@ class FakeOutput:
             finish_reason=finish,
             report=None if finish is None else self._report(),
         )
+
+    def rescored(self, position: str, outcome: Outcome) -> Rescored:
+        """What rescoring finds: that every fifth token that left early, unverified, differs."""
+        early = self._exit is not None and self._exit.kv != "verify"
+        differ = sum(layer < self._info.num_layers for layer in self._layers) // 5 if early else 0
+        greedy = self._sampling.greedy
+        promise = promised(position, greedy=greedy, repeatable=True)
+        return Rescored(position, outcome, greedy, promise, len(self._layers), differ)
 
     def _leave(self, token: int) -> int:
         """Where a token leaves: the same token always at the same layer."""

@@ -28,7 +28,7 @@ from offramp.serve.messages import (
     pack,
     unpack,
 )
-from offramp.serve.protocol import EngineInfo, EngineStats, Job, Piece, State
+from offramp.serve.protocol import EngineInfo, EngineStats, Job, OnRescored, Piece, Rescored, State
 
 MAX_FAILED_STARTS = 3
 """After so many children in a row that ended before they were ready, no more is started."""
@@ -46,13 +46,16 @@ Inbox = asyncio.Queue[Piece | OfframpError]
 
 
 class ProcessClient:
-    """See `EngineClient`. `options` are the keyword arguments of `LLM`; they have to be values that can be pickled.
+    """See `EngineClient`. `options` are the keyword arguments of `LLM`; they have to be values that can be pickled. The
+    share `shadow` of jobs is rescored; `on_rescored` is told what became of each.
 
     Pieces wait here until they are read, each job's for itself: a slow reader holds up nobody.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+    def __init__(
+        self, options: Mapping[str, Any], shadow: float = 0.0, on_rescored: OnRescored = lambda rescored: None
+    ) -> None:
+        self._load, self._on_rescored = Load(dict(options), shadow), on_rescored
         self._state: State = "starting"
         self._info: EngineInfo | None = None
         self._reason: OfframpError = EngineDown("the engine was not started", hint="call `start` first")
@@ -81,7 +84,7 @@ class ProcessClient:
         """Begin to load; returns at once."""
         assert self._task is None, "started twice"
         self._reason = EngineDown("the engine is being started", hint=AGAIN)
-        self._task = asyncio.create_task(self._keep_running(pack(Load(self._options))))
+        self._task = asyncio.create_task(self._keep_running(pack(self._load)))
 
     async def wait_ready(self) -> EngineInfo:
         """Wait until it takes jobs.
@@ -224,6 +227,8 @@ class ProcessClient:
         elif isinstance(message, Told):
             if message.number in self._asked and not self._asked[message.number].done():
                 self._asked[message.number].set_result(message.stats)
+        elif isinstance(message, Rescored):
+            self._on_rescored(message)
         elif isinstance(message, LoadFailed):
             raise message.error
         else:

@@ -5,7 +5,7 @@ All values are frozen and can be pickled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
@@ -67,6 +67,39 @@ class Piece:
     report: ExitReport | None = None
     prompt_logprobs: tuple[LogProbs, ...] | None = None
     error: str | None = None
+
+
+Outcome = Literal["rescored", "unfinished", "dropped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """What became of a job that was drawn for rescoring; each has one, whatever comes.
+
+    Args:
+        position: the dial's, as `offramp.serve.positions` has it.
+        outcome: `rescored`; `unfinished`: cancelled, or it broke off; `dropped`: too many waited for the engine to be
+            idle; `failed`: rescoring broke off.
+        greedy: whether the likeliest token was always taken.
+        promised: the expected loss that the position promises, at most; None for none.
+        tokens: generated for it, if it was rescored.
+        differ: those of them that one exact pass at full depth would have chosen otherwise.
+    """
+
+    position: str
+    outcome: Outcome
+    greedy: bool = True
+    promised: float | None = None
+    tokens: int = 0
+    differ: int = 0
+
+    @property
+    def label(self) -> str:
+        """What metrics call it."""
+        return self.position if self.greedy else f"{self.position} sampled"
+
+
+OnRescored = Callable[[Rescored], None]
 
 
 @dataclass(frozen=True, slots=True)

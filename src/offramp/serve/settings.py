@@ -28,6 +28,7 @@ class ServerSettings:
         keep_alive: seconds of silence in a stream after which a comment is sent.
         send_timeout: seconds that a client may leave its stream unread, when no more fits, before it counts as gone.
         drain_timeout: seconds that running requests get when the server is told to end.
+        shadow: the share of requests that are rescored at full depth.
     """
 
     model_name: str
@@ -41,6 +42,7 @@ class ServerSettings:
     keep_alive: float = 15.0
     send_timeout: float = 60.0
     drain_timeout: float = 30.0
+    shadow: float = 0.0
 
     def shown(self) -> dict[str, Any]:
         """Plain values, without the key."""
@@ -54,6 +56,7 @@ class ServerSettings:
             "cors_origins": list(self.cors_origins),
             "max_body": self.max_body,
             "drain_timeout": self.drain_timeout,
+            "shadow": self.shadow,
         }
 
 

@@ -27,22 +27,28 @@ from offramp.llm.llm import LLM
 from offramp.serve.counters import Counters
 from offramp.serve.messages import Ask, Cancel, FromChild, Link, Load, LoadFailed, News, Ready, Refused, Submit, Told
 from offramp.serve.protocol import EngineInfo, Job, Piece
+from offramp.serve.shadow import Shadow
 from offramp.types.sampling import SamplingParams
 
 
 class Worker:
     """Jobs on an engine. `send` takes what is to be told to the server."""
 
-    def __init__(self, llm: LLM, send: Callable[[FromChild], None]) -> None:
+    def __init__(self, llm: LLM, send: Callable[[FromChild], None], shadow: Shadow | None = None) -> None:
         self._session, self._engine, self._send = llm.session, llm.engine, send
-        self._counters = Counters()
+        self._counters, self._shadow = Counters(), shadow or Shadow(llm, 0.0, send)
         self._jobs: dict[int, list[int]] = {}  # the numbers of the outputs that have not ended, by the job's
         self._outputs: dict[int, tuple[int, int]] = {}  # an output's job, and its index there
 
     @property
     def has_work(self) -> bool:
-        """Whether there is a step to do."""
+        """Whether jobs run or wait."""
         return self._engine.has_work
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds until there is a step to do: 0 for at once, None while nothing is to be done."""
+        return 0.0 if self._engine.has_work else self._shadow.patience
 
     def handle(self, message: Submit | Cancel | Ask) -> None:
         """Do what the server asks."""
@@ -56,7 +62,11 @@ class Worker:
                 self._drop(number)
 
     def step(self) -> None:
-        """One step of the engine; what is new goes to the server."""
+        """One step of the engine, whose news go to the server; of rescoring, while no job runs or waits."""
+        if not self._engine.has_work:
+            self._shadow.step()
+            return
+        self._shadow.make_way()
         start = perf_counter()
         try:
             result = self._session.step()
@@ -85,6 +95,8 @@ class Worker:
             traceback.print_exc()
             self._send(Refused(number, EngineDown(f"the engine could not take the request: {error!r}")))
             return
+        if not job.echo_only:
+            self._shadow.submitted(outputs[0], job.exit)
         self._jobs[number] = outputs
         self._outputs.update({output: (number, index) for index, output in enumerate(outputs)})
 
@@ -130,6 +142,7 @@ class Worker:
         if index == 0 and sequence.accepted == sequence.prompt_length:
             self._counters.prompt_read(sequence)
         self._counters.ended(sequence)
+        self._shadow.ended(sequence)
         self._session.drop(number)
         self._jobs[job].remove(number)
         if not self._jobs[job]:
@@ -183,7 +196,7 @@ def run(link: Link) -> None:
     Raises:
         EOFError, OSError: the pipe is closed.
     """
-    (load,) = link.receive(wait=True)
+    (load,) = link.receive(timeout=None)
     assert isinstance(load, Load)
     try:
         llm = LLM(**load.options)
@@ -191,13 +204,13 @@ def run(link: Link) -> None:
         link.send(LoadFailed(error))
         link.finish()
         return
-    worker = Worker(llm, link.send)
+    worker = Worker(llm, link.send, Shadow(llm, load.shadow, link.send))
     link.send(Ready(describe(llm, load.options.get("exits"))))
     while True:
-        for message in link.receive(wait=not worker.has_work):
+        for message in link.receive(worker.patience):
             assert not isinstance(message, Load)
             worker.handle(message)
-        if worker.has_work:
+        if worker.patience == 0:
             worker.step()
 
 
