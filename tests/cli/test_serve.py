@@ -92,6 +92,14 @@ def test_settings_of_the_http_side() -> None:
     assert settings("--exit", "lossless", "--max-draft", "4").exit == LOSSLESS
 
 
+def test_a_model_may_have_several_names(tmp_path: Path) -> None:
+    for words in (("--served-model-name", "a", "b", "a"), ("--served-model-name", "a", "--served-model-name", "b")):
+        assert settings("here", *words).names == ("a", "b")
+    assert settings(environment={"OFFRAMP_SERVED_MODEL_NAME": "a,b"}).names == ("a", "b")
+    file = toml(tmp_path, 'served_model_name = ["a", "b"]')
+    assert options(file=file).values["served_model_name"] == ["a", "b"]
+
+
 def test_the_key_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
     (tmp_path / "key").write_text("three\n", encoding="utf-8")
     assert settings("--api-key", "sesame").api_key == "sesame"

@@ -56,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--host", str, "ADDRESS", "where to listen; only this machine reaches the default")
     add("--port", int, "N", "0 takes any that is free")
-    add("--served-model-name", str, "NAME", "the model's name in requests (default: MODEL)")
+    words = "the model's names in requests; answers have the first (default: MODEL)"
+    add("--served-model-name", str, "NAME", words, action="extend", nargs="+")
     add("--api-key", str, "KEY", "what requests must show; better in a file or in OFFRAMP_API_KEY")
     add("--api-key-file", Path, "FILE", "a file with the key")
     add("--max-queue", int, "N", "requests that may wait; more are answered 429")
@@ -128,10 +129,12 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
         check_number("max_risk", asked["max_risk"], 0, 1)
     if asked["root_path"] and not asked["root_path"].startswith("/"):
         raise InvalidParameter("`root_path` must begin with `/`", param="root_path")
+    names = list(dict.fromkeys(asked.get("served_model_name") or [asked["model"]]))
     given = {name: options.values.get(name) for name in [f.name for f in fields(ExitParams)]}
     dial = argparse.Namespace(exit=options.values.get("exit"), **{n: v for n, v in given.items() if v is not None})
     return ServerSettings(
-        model_name=asked.get("served_model_name") or asked["model"],
+        model_name=names[0],
+        other_names=tuple(names[1:]),
         exit=flags.exit_dial(dial),
         max_risk=asked.get("max_risk"),
         allow_criteria=asked.get("allow_criteria", asked.get("max_risk") is None),

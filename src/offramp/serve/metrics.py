@@ -93,7 +93,7 @@ class Metrics:
 
     def __init__(self, model_name: str, shadow: ShadowRisks | None = None) -> None:
         self._model, self._shadow = model_name, shadow
-        self._in_flight = 0
+        self.in_flight = 0
         self._outcomes: Counter[str] = Counter()
         self._switched_off = 0
         self._tallies = {name: Tally(bounds) for name, (bounds, _) in HISTOGRAMS.items()}
@@ -101,11 +101,11 @@ class Metrics:
 
     def started(self) -> None:
         """A request has come in. Each is to be reported as `finished`, however it ends."""
-        self._in_flight += 1
+        self.in_flight += 1
 
     def finished(self, ended: Ended) -> None:
         """A request has ended."""
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._outcomes[ended.outcome] += 1
         self._switched_off += ended.report is not None and ended.report.switched_off
         values: dict[str, Sequence[float]] = {
@@ -135,7 +135,7 @@ class Metrics:
 
     def _requests(self) -> Iterator[Metric]:
         """What the HTTP side knows."""
-        yield self._gauge("requests_in_flight", "Requests that were taken and have not ended.", self._in_flight)
+        yield self._gauge("requests_in_flight", "Requests that were taken and have not ended.", self.in_flight)
         yield self._counter("requests", "Requests that have ended.", self._outcomes, "outcome")
         words = "Requests whose exits the profitability switch turned off."
         yield self._counter("exits_switched_off", words, self._switched_off)

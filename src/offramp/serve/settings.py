@@ -17,7 +17,8 @@ class ServerSettings:
     """How requests are taken.
 
     Args:
-        model_name: the model's name in requests and answers.
+        model_name: the model's name in requests, and in all answers.
+        other_names: further names that requests may have for it.
         exit: the dial of requests that say nothing about exits.
         max_risk: the largest risk that a request may ask for; None for any.
         allow_criteria: whether requests may give a criterion of their own, whose risk nobody knows.
@@ -43,11 +44,18 @@ class ServerSettings:
     send_timeout: float = 60.0
     drain_timeout: float = 30.0
     shadow: float = 0.0
+    other_names: tuple[str, ...] = ()
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """All names of the model, that of answers first."""
+        return (self.model_name, *self.other_names)
 
     def shown(self) -> dict[str, Any]:
         """Plain values, without the key."""
         return {
             "model_name": self.model_name,
+            "other_names": list(self.other_names),
             "exit": shown_dial(self.exit),
             "max_risk": self.max_risk,
             "allow_criteria": self.allow_criteria,

@@ -66,14 +66,14 @@ class Front:
         return info
 
     def check_model(self, model: str | None) -> None:
-        """A request's `model` must be the one that is served.
+        """A request's `model` must be a name of the one that is served.
 
         Raises:
             Refusal: it is not.
         """
-        name = self.settings.model_name
-        if model not in (None, name):
-            hint = f"`{name}` is served"
+        names = self.settings.names
+        if model is not None and model not in names:
+            hint = f"{' and '.join(f'`{name}`' for name in names)} {'is' if len(names) == 1 else 'are'} served"
             raise Refusal(404, f"there is no model `{model}`", param="model", code="model_not_found", hint=hint)
 
     async def encode(self, text: str, *, special: bool) -> list[int]:

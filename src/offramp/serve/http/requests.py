@@ -47,7 +47,7 @@ class StreamOptions(Body):
 class Generation(Body):
     """What completions and chat completions have in common."""
 
-    model: str | None = field("deviates", "The served model's name; may be left out.")
+    model: str | None = field("deviates", "A name of the served model; may be left out.")
     stream: bool | None = field("implemented", "Send the answer as server-sent events.")
     stream_options: StreamOptions | None = field("implemented", "`include_usage`, `continuous_usage_stats`.")
     temperature: float | None = field("implemented", "0 is greedy. 1 if left out.", ge=0, le=100)

@@ -105,6 +105,15 @@ def _note(tally: Tally, number: int, piece: Piece, last: dict[int, float]) -> No
         tally.output_tokens += len(piece.token_ids)
     if piece.report is not None:
         tally.reports[number] = piece.report
+    check_piece(piece)
+
+
+def check_piece(piece: Piece) -> None:
+    """A piece must not be the end of an output that broke off.
+
+    Raises:
+        OutputFailed: it is.
+    """
     if piece.finish_reason in ("error", "abort"):
         why = piece.error or "the model gave no finite number, or every token was banned"
         raise OutputFailed(f"an output broke off: {why}")
