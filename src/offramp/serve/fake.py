@@ -14,7 +14,7 @@ from dataclasses import asdict, replace
 from random import Random
 from typing import Any
 
-from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, PackError, QueueFull
+from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, OfframpError, PackError, QueueFull
 from offramp.exits.calibration import read_risk, say_risk
 from offramp.serve.fake_output import FakeOutput, log_probs
 from offramp.serve.positions import position_of
@@ -80,7 +80,7 @@ class FakeClient:
         self._shadow, self._on_rescored, self._random = shadow, on_rescored, Random(0)
         self._slots = asyncio.Semaphore(max_num_seqs)
         self._changed = asyncio.Condition()
-        self._life = 0
+        self._life, self._lost = 0, False
         self._running = self._waiting = self._held_tokens = self._restarts = 0
         self._counts: Counter[str] = Counter()
         self._exit_tokens: Counter[int] = Counter()
@@ -102,9 +102,16 @@ class FakeClient:
             raise EngineDown("the fake engine is down")
         return self._info
 
+    async def wait_lost(self) -> OfframpError:
+        """Wait until it has crashed for good."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._lost)
+        return EngineDown("the fake engine is down")
+
     async def crash(self, *, restart: bool = True) -> None:
         """What runs ends in `EngineDown`; it is ready again after `load_seconds`, or is down."""
         self._life += 1
+        self._lost = not restart
         await self._become("starting" if restart else "down")
         if restart:
             self._restarts += 1

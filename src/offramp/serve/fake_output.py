@@ -122,8 +122,9 @@ def log_probs(token: int, likely: int, vocab_size: int) -> LogProbs:
 
 
 def _words(index: int, job: Job, tokenizer: Tokenizer) -> list[int]:
-    if job.schema is not None:
-        text = json.dumps(plainest(job.schema, job.schema))
+    schema = job.sampling.json_schema
+    if schema is not None:
+        text = json.dumps(plainest(schema, schema))
         return tokenizer.encode(text, add_special_tokens=False)
     words = [token for token in job.prompt if token not in tokenizer.special_token_ids] or list(job.prompt)
     shift = index % len(words)

@@ -12,7 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from offramp.errors import EngineDown, InvalidParameter, OfframpError
+from offramp.errors import EngineDown, OfframpError
 from offramp.serve.messages import (
     LENGTH,
     Ask,
@@ -60,6 +60,7 @@ class ProcessClient:
         self._info: EngineInfo | None = None
         self._reason: OfframpError = EngineDown("the engine was not started", hint="call `start` first")
         self._settled = asyncio.Event()  # the state is other than `starting`
+        self._lost = asyncio.Event()
         self._idle = asyncio.Event()  # no job runs
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -97,14 +98,16 @@ class ProcessClient:
         assert self._info is not None
         return self._info
 
+    async def wait_lost(self) -> OfframpError:
+        """Wait until it is down without having been closed, and say why."""
+        await self._lost.wait()
+        return self._reason
+
     async def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's outputs, as they come; see `EngineClient.generate`."""
         self._check_ready()
         number, inbox = next(self._numbers), Inbox()
-        try:
-            message = pack(Submit(number, job))
-        except RecursionError:
-            raise InvalidParameter("the JSON schema is nested too deeply", param="schema") from None
+        message = pack(Submit(number, job))
         self._jobs[number] = inbox
         self._idle.clear()
         left = job.sampling.n
@@ -156,6 +159,8 @@ class ProcessClient:
             raise self._reason.with_traceback(None)  # it may be raised often
 
     def _settle(self, state: State, reason: OfframpError) -> None:
+        if state == "down" and self._state not in ("draining", "down"):
+            self._lost.set()
         self._state, self._reason = state, reason
         if state == "starting":
             self._settled.clear()

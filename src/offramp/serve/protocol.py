@@ -9,6 +9,7 @@ from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, Protocol
 
+from offramp.errors import OfframpError
 from offramp.types.exits import ExitParams
 from offramp.types.output import ExitReport, FinishReason
 from offramp.types.output import LogProbs as LogProbs
@@ -35,7 +36,6 @@ class Job:
             is computed at full depth (0: its own alone).
         echo_only: nothing is generated; only `prompt_logprobs` are wanted. Each output is one empty piece that finishes
             with `length`. The prompt may fill the context.
-        schema: JSON schema that every output must satisfy; None for free text, {} for any JSON object.
     """
 
     id: str
@@ -44,7 +44,6 @@ class Job:
     exit: Dial = "off"
     prompt_logprobs: int | None = None
     echo_only: bool = False
-    schema: Mapping[str, Any] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,6 +175,9 @@ class EngineClient(Protocol):
         Raises:
             OfframpError: it cannot be started, with the reason.
         """
+
+    async def wait_lost(self) -> OfframpError:
+        """Wait until it is down without having been closed, and say why."""
 
     def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's outputs, as they come. Closing the generator cancels the job within one step.

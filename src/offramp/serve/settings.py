@@ -68,6 +68,16 @@ class ServerSettings:
         }
 
 
+def dial_word(dial: Dial) -> str:
+    """A position of the dial as one word: `lossless`, `0.02`, `fill:max_prob:0.9`, `verify:margin:10@0.8,20@0.9`."""
+    if not isinstance(dial, ExitParams):
+        return str(dial)
+    at = dial.threshold
+    thresholds = ",".join(f"{layer}@{at[layer]:g}" for layer in at) if isinstance(at, Mapping) else f"{at:g}"
+    least = f":from{dial.min_layer}" if dial.min_layer else ""
+    return f"{dial.kv}:{dial.criterion}:{thresholds}{least}"
+
+
 def shown_dial(dial: Dial) -> Any:
     """A position of the dial as requests write it."""
     if isinstance(dial, ExitParams):

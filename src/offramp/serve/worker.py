@@ -16,7 +16,7 @@ import sys
 import threading
 import traceback
 from collections.abc import Callable
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from pathlib import Path
 from time import perf_counter
 
@@ -28,7 +28,6 @@ from offramp.serve.counters import Counters
 from offramp.serve.messages import Ask, Cancel, FromChild, Link, Load, LoadFailed, News, Ready, Refused, Submit, Told
 from offramp.serve.protocol import EngineInfo, Job, Piece
 from offramp.serve.shadow import Shadow
-from offramp.types.sampling import SamplingParams
 
 
 class Worker:
@@ -83,7 +82,7 @@ class Worker:
         try:
             outputs = self._session.submit(
                 list(job.prompt),
-                sampling_of(job),
+                job.sampling,
                 job.exit,
                 prompt_logprobs=job.prompt_logprobs,
                 echo_only=job.echo_only,
@@ -147,15 +146,6 @@ class Worker:
         self._jobs[job].remove(number)
         if not self._jobs[job]:
             del self._jobs[job]
-
-
-def sampling_of(job: Job) -> SamplingParams:
-    """The sampling parameters of a job, with its schema.
-
-    Raises:
-        InvalidParameter: it is no schema.
-    """
-    return job.sampling if job.schema is None else replace(job.sampling, json_schema=job.schema)
 
 
 def describe(llm: LLM, exits: object) -> EngineInfo:

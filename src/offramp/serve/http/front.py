@@ -21,7 +21,7 @@ from offramp.serve.http.run import Choice, Tally, run_jobs
 from offramp.serve.logs import Log, RequestLog
 from offramp.serve.observe import Metrics
 from offramp.serve.protocol import EngineClient, EngineInfo, Job
-from offramp.serve.settings import ServerSettings
+from offramp.serve.settings import ServerSettings, dial_word
 from offramp.tokenizer import Tokenizer
 from offramp.types.sampling import SamplingParams
 
@@ -127,7 +127,7 @@ class Front:
                 output_tokens=tally.output_tokens,
                 ttft=tally.ttft,
                 mean_depth=report.mean_exit_layer if report is not None and tally.output_tokens else None,
-                exit=asked.shown if isinstance(asked.shown, str) else str(asked.shown),
+                exit=dial_word(asked.dial),
                 outcome=tally.outcome,
             )
 

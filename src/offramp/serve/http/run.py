@@ -32,11 +32,14 @@ class Tally:
     itl: list[float] = field(default_factory=list)
     reports: dict[int, ExitReport] = field(default_factory=dict)
     outcome: str = "cancelled"
+    _merged: tuple[int, ExitReport | None] = (0, None)  # of how many reports
 
     @property
     def report(self) -> ExitReport | None:
         """One report over all outputs that ended."""
-        return merged(self.reports.values())
+        if self._merged[0] < len(self.reports):
+            self._merged = len(self.reports), merged(self.reports.values())
+        return self._merged[1]
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's `usage`."""
