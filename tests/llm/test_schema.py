@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 
 from offramp.errors import InvalidParameter, MissingDependency, Unsupported
+from offramp.llm import schema
 from offramp.llm.schema import SchemaCompiler
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder
 from offramp.types.executor import ModelShape
@@ -219,6 +220,20 @@ def test_parameters_that_cannot_be(values: dict[str, Any], message: str) -> None
     with pytest.raises(InvalidParameter) as error:
         SamplingParams.from_dict(values)
     assert str(error.value) == message
+
+
+def test_preparing_reads_the_vocabulary_unless_there_can_be_no_schema(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = SchemaCompiler(tokenizer, shape())
+    prepared.prepare()
+    assert "_vocabulary" in vars(prepared)
+    endless = SchemaCompiler(tokenizer, shape(()))
+    endless.prepare()
+    monkeypatch.setattr(schema, "find_spec", lambda name: None)
+    alone = SchemaCompiler(tokenizer, shape())
+    alone.prepare()
+    assert "_vocabulary" not in vars(endless) | vars(alone)
 
 
 def test_a_model_without_an_end_is_refused(tokenizer: Tokenizer) -> None:

@@ -13,7 +13,7 @@ import pytest
 from offramp import LLM, ExitParams, SamplingParams
 from offramp.calibrate.measure import Measurer
 from offramp.calibrate.results import Results
-from offramp.serve import shadow
+from offramp.serve import shadow, worker
 from offramp.serve.messages import Cancel
 from offramp.serve.positions import position_of, promised
 from offramp.serve.protocol import Rescored
@@ -40,7 +40,7 @@ def llm(options: dict[str, Any]) -> Iterator[LLM]:
 
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shadow, "QUIET", 0.0)
+    monkeypatch.setattr(worker, "QUIET", 0.0)
 
 
 def rescored(llm: LLM, *prompts: tuple[int, ...], exit: Any, **sampling: Any) -> list[Rescored]:
@@ -120,7 +120,7 @@ def test_a_job_that_comes_ends_a_pass_and_notices_nothing(llm: LLM, monkeypatch:
 
 
 def test_rescoring_waits_until_it_has_been_quiet(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(shadow, "QUIET", 50.0)
+    monkeypatch.setattr(worker, "QUIET", 50.0)
     at_work = AtWork(llm, shadow=1.0)
     assert at_work.worker.patience is None
     at_work.submit(job(PROMPTS[0], max_tokens=3))

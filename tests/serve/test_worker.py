@@ -11,7 +11,9 @@ import pytest
 from offramp import LLM, ExitParams
 from offramp.engine.policies import Depth
 from offramp.exits.criteria import Signals
-from offramp.serve.messages import Ask, Cancel, Told
+from offramp.serve import worker
+from offramp.serve.messages import Ask, Cancel, Submit, Told
+from offramp.serve.worker import Worker
 from offramp.types.executor import Executor
 from tests.serve.engines import AtWork, Breaking, job, toy_options
 
@@ -83,6 +85,26 @@ def test_an_engine_that_cannot_plan_is_not_trusted(llm: LLM, monkeypatch: pytest
             running.worker.step()
     running.worker.handle(Cancel(0))
     running.finish()
+
+
+def test_chores_are_done_once_and_only_while_it_is_quiet(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+    at_work = Worker(
+        llm, lambda message: None, chores=[lambda: done.append("one"), lambda: 1 / 0, lambda: done.append("two")]
+    )
+    assert at_work.patience is not None and 0 < at_work.patience <= worker.QUIET
+    monkeypatch.setattr(worker, "QUIET", 0.0)
+    at_work.step()
+    at_work.handle(Submit(0, job(PROMPT, max_tokens=3)))
+    while at_work.has_work:
+        assert done == ["one"]
+        at_work.step()
+    at_work.step()
+    at_work.step()
+    assert done == ["one", "two"] and at_work.patience is None
+    assert "ZeroDivisionError" in capfd.readouterr().err
 
 
 def test_a_cancelled_job_is_gone_before_the_next_step(llm: LLM) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from offramp.errors import InvalidParameter, MissingDependency, Unsupported
@@ -68,6 +69,11 @@ class SchemaCompiler:
 
     def __init__(self, tokenizer: Tokenizer, shape: ModelShape) -> None:
         self._tokenizer, self._shape = tokenizer, shape
+
+    def prepare(self) -> None:
+        """Read the vocabulary now, if there can be schemas at all."""
+        if self._shape.eos_token_ids and find_spec("llguidance") is not None:
+            self.constraints({}, 1)
 
     def constraints(self, schema: Mapping[str, Any], count: int) -> list[SchemaConstraint]:
         """Equal constraints to the schema of sampling parameters, for `count` outputs; {} is any JSON object.

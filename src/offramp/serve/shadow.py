@@ -18,7 +18,6 @@ from collections.abc import Generator
 from collections.abc import Sequence as Seq
 from contextlib import closing
 from random import Random
-from time import monotonic
 
 from offramp.engine.decide import score_row_in
 from offramp.engine.sequence import Sequence
@@ -30,9 +29,6 @@ from offramp.serve.protocol import Dial, OnRescored, Outcome, Rescored
 
 MOST = 64
 """Jobs that are drawn and not yet rescored, at most; those drawn beyond are dropped."""
-
-QUIET = 0.1
-"""Seconds without a job before rescoring begins: the next one of a conversation comes sooner."""
 
 STEP_SECONDS = 0.01
 """What a step of a pass may take, as far as the choice of its rows can see to it."""
@@ -48,12 +44,11 @@ class Shadow:
         self._running: dict[int, str] = {}  # the dial's position, by a drawn job's first output
         self._waiting: deque[tuple[Sequence, str]] = deque()
         self._pass: Generator[None, None, int] | None = None  # over the first that waits
-        self._busy_at = 0.0
 
     @property
-    def patience(self) -> float | None:
-        """Seconds until there is a step to do; None while nothing waits."""
-        return max(0.0, self._busy_at + QUIET - monotonic()) if self._waiting else None
+    def has_work(self) -> bool:
+        """Whether there is a step to do, once no job runs or waits."""
+        return bool(self._waiting)
 
     def submitted(self, number: int, dial: Dial) -> None:
         """A job has come, with this first output."""
@@ -79,7 +74,6 @@ class Shadow:
 
     def make_way(self) -> None:
         """Jobs run: a pass that has begun ends, and its blocks are back."""
-        self._busy_at = monotonic()
         if self._pass is not None:
             self._pass.close()
             self._pass = None

@@ -15,10 +15,11 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Callable, Iterable
 from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from offramp.errors import EngineDown, OfframpError
 from offramp.exits.calibration import dial_positions
@@ -29,13 +30,27 @@ from offramp.serve.messages import Ask, Cancel, FromChild, Link, Load, LoadFaile
 from offramp.serve.protocol import EngineInfo, Job, Piece
 from offramp.serve.shadow import Shadow
 
+QUIET = 0.1
+"""Seconds without a job before anything else is done: the next one of a conversation comes sooner."""
+
 
 class Worker:
-    """Jobs on an engine. `send` takes what is to be told to the server."""
+    """Jobs on an engine. `send` takes what is to be told to the server.
 
-    def __init__(self, llm: LLM, send: Callable[[FromChild], None], shadow: Shadow | None = None) -> None:
+    While no job runs or waits, and has not for a while, there is time for `chores`, each of which is done once, and
+    then for rescoring what `shadow` has drawn.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        send: Callable[[FromChild], None],
+        shadow: Shadow | None = None,
+        chores: Iterable[Callable[[], None]] = (),
+    ) -> None:
         self._session, self._engine, self._send = llm.session, llm.engine, send
         self._counters, self._shadow = Counters(), shadow or Shadow(llm, 0.0, send)
+        self._chores, self._busy_at = deque(chores), monotonic()
         self._jobs: dict[int, list[int]] = {}  # the numbers of the outputs that have not ended, by the job's
         self._outputs: dict[int, tuple[int, int]] = {}  # an output's job, and its index there
 
@@ -47,7 +62,10 @@ class Worker:
     @property
     def patience(self) -> float | None:
         """Seconds until there is a step to do: 0 for at once, None while nothing is to be done."""
-        return 0.0 if self._engine.has_work else self._shadow.patience
+        if self._engine.has_work:
+            return 0.0
+        waits = self._chores or self._shadow.has_work
+        return max(0.0, self._busy_at + QUIET - monotonic()) if waits else None
 
     def handle(self, message: Submit | Cancel | Ask) -> None:
         """Do what the server asks."""
@@ -61,11 +79,12 @@ class Worker:
                 self._drop(number)
 
     def step(self) -> None:
-        """One step of the engine, whose news go to the server; of rescoring, while no job runs or waits."""
+        """One step of the engine, whose news go to the server; without jobs, a chore, or a step of rescoring."""
         if not self._engine.has_work:
-            self._shadow.step()
+            self._do_chore() if self._chores else self._shadow.step()
             return
         self._shadow.make_way()
+        self._busy_at = monotonic()
         start = perf_counter()
         try:
             result = self._session.step()
@@ -77,6 +96,12 @@ class Worker:
             if event.output_index == 0 and self._outputs[event.sequence][1] == 0:
                 self._counters.prompt_read(self._engine.sequences[event.sequence])
         self._tell([*(event.sequence for event in result.events), *(ended.sequence for ended in result.finished)])
+
+    def _do_chore(self) -> None:
+        try:
+            self._chores.popleft()()
+        except Exception:  # nobody has asked for it
+            traceback.print_exc()
 
     def _submit(self, number: int, job: Job) -> None:
         try:
@@ -194,7 +219,7 @@ def run(link: Link) -> None:
         link.send(LoadFailed(error))
         link.finish()
         return
-    worker = Worker(llm, link.send, Shadow(llm, load.shadow, link.send))
+    worker = Worker(llm, link.send, Shadow(llm, load.shadow, link.send), [llm.session.prepare_schemas])
     link.send(Ready(describe(llm, load.options.get("exits"))))
     while True:
         for message in link.receive(worker.patience):
