@@ -46,7 +46,7 @@ class Worker:
         llm: LLM,
         send: Callable[[FromChild], None],
         shadow: Shadow | None = None,
-        chores: Iterable[Callable[[], None]] = (),
+        chores: Iterable[Callable[[], object]] = (),
     ) -> None:
         self._session, self._engine, self._send = llm.session, llm.engine, send
         self._counters, self._shadow = Counters(), shadow or Shadow(llm, 0.0, send)
