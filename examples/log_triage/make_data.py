@@ -17,6 +17,7 @@ from pathlib import Path
 from random import Random
 
 from examples.log_triage.kinds import KINDS, Kind
+from examples.log_triage.surroundings import surround
 from examples.log_triage.values import VALUES
 from examples.log_triage.words import part
 
@@ -35,9 +36,14 @@ def records(split: str, seed: int) -> Iterator[dict[str, str]]:
         random = Random(f"{seed}/{split}/{number}")
         kind = random.choice(KINDS)
         wording = random.choice(part(kind.wordings, held_out))
-        line, values = write_line(wording, random, held_out)
-        yield {"prompt": line + MARK, "completion": " " + json.dumps(answer(kind, values), separators=(",", ":"))}
+        yield record(kind, wording, random, held_out)
         number += 1
+
+
+def record(kind: Kind, wording: str, random: Random, held_out: bool) -> dict[str, str]:
+    """A record of a kind in a wording of it, in surroundings that do not change the answer."""
+    line, values = write_line(surround(wording, random, held_out), random, held_out)
+    return {"prompt": line + MARK, "completion": " " + json.dumps(answer(kind, values), separators=(",", ":"))}
 
 
 def write_line(wording: str, random: Random, held_out: bool) -> tuple[str, dict[str, str]]:

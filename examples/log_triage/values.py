@@ -6,7 +6,7 @@ from collections.abc import Callable
 from random import Random
 from string import hexdigits
 
-from examples.log_triage.words import draw_word, words
+from examples.log_triage.words import APART, draw_word, words
 
 FOLDERS = words("var srv home opt data mnt usr etc www static media api assets backup tmp export")
 ENDINGS = words("html php png css json log txt tar.gz sql conf db csv")
@@ -70,7 +70,8 @@ def domain(random: Random, held_out: bool) -> str:
 def unit(random: Random, held_out: bool) -> str:
     """The name of a service."""
     word, other = draw_word(random, held_out), draw_word(random, held_out)
-    return random.choice([word, f"{word}d", f"{word}-{other}", f"{word}-{random.choice(['api', 'worker', 'agent'])}"])
+    daemon = f"{word}d" if held_out or f"{word}d" not in APART else word
+    return random.choice([word, daemon, f"{word}-{other}", f"{word}-{random.choice(['api', 'worker', 'agent'])}"])
 
 
 def command(random: Random, held_out: bool) -> str:

@@ -8,18 +8,25 @@ import re
 from functools import cache
 from itertools import islice
 from pathlib import Path
+from random import Random
 from typing import Any
 
 import pytest
 
 from examples.log_triage import words
 from examples.log_triage.kinds import KINDS, Kind
-from examples.log_triage.make_data import MARK, PLACEHOLDER, SIZES, main, records
-from examples.log_triage.words import APART, part
+from examples.log_triage.make_data import MARK, PLACEHOLDER, SIZES, main, record, records
+from examples.log_triage.surroundings import PROGRAM, surround
+from examples.log_triage.words import APART, HELD_OUT, part
 
 Record = dict[str, str]
 
-COUNT, MANY = 400, 3000
+COUNT, MANY = 400, 2500
+
+ALL = {"train": 6000, "valid": MANY, "test": MANY}
+"""So many records have nearly every wording."""
+
+WORDINGS = 64
 
 FORMS = {
     "user": r"[a-z][a-z.]*\d*",
@@ -40,23 +47,51 @@ FORMS = {
 }
 """What values look like."""
 
+STAMP = (
+    r"(?:(?:(?:<\d+>)?[A-Z][a-z][a-z] [ \d]\d \d\d:\d\d:\d\d|2026-\d\d-\d\dT\d\d:\d\d:\d\dZ) (?P<host>[a-z]+) "
+    r"|\d\d:\d\d:\d\d |\[\d+\.\d+\] )?"
+)
+"""What a collector of logs writes first, if it does."""
+
+RENAMED = rf"(?P<program>{FORMS['unit']})(?:\[\d+\])?: "
+"""The name of another program."""
+
+NUMBERS = ("n", "pid")
+"""What may differ where it comes again."""
+
+Meaning = dict[str, str | None]
+
 
 @cache
 def some(split: str, count: int = COUNT, seed: int = 0) -> list[Record]:
     return list(islice(records(split, seed), count))
 
 
-@cache
-def pattern(wording: str) -> re.Pattern[str]:
-    """What a wording looks like: a value that comes again is the same, unless it is `n`."""
+def body(wording: str) -> str:
+    """What a wording looks like: a value that comes again is the same, unless it is a number."""
     *parts, last = PLACEHOLDER.split(wording)
     found, seen = "", set()
     for text, name in zip(parts[::2], parts[1::2], strict=True):
-        again = name in seen and name != "n"
-        group = f"(?P={name})" if again else f"(?:{FORMS[name]})" if name == "n" else f"(?P<{name}>{FORMS[name]})"
-        found += re.escape(text) + group
+        form = f"(?:{FORMS[name]})" if name in NUMBERS else f"(?P<{name}>{FORMS[name]})"
+        found += re.escape(text) + (f"(?P={name})" if name in seen and name not in NUMBERS else form)
         seen.add(name)
-    return re.compile(found + re.escape(last))
+    return found + re.escape(last)
+
+
+def literal(wording: str) -> str:
+    """The longest text that every line of a wording has."""
+    return max(PLACEHOLDER.split(PROGRAM.sub("", wording))[::2], key=len)
+
+
+@cache
+def pattern(wording: str) -> re.Pattern[str]:
+    """What a wording looks like in any surroundings."""
+    own = PROGRAM.match(wording)
+    start = f"(?:{body(own[0])}|{RENAMED})" if own else f"(?:{RENAMED})?"
+    return re.compile(STAMP + start + body(PROGRAM.sub("", wording)))
+
+
+PATTERNS = [(literal(wording), kind, wording) for kind in KINDS for wording in kind.wordings]
 
 
 def read(record: Record) -> list[tuple[Kind, str, dict[str, str]]]:
@@ -65,10 +100,15 @@ def read(record: Record) -> list[tuple[Kind, str, dict[str, str]]]:
     line = record["prompt"].removesuffix(MARK)
     return [
         (kind, wording, match.groupdict())
-        for kind in KINDS
-        for wording in kind.wordings
-        if (match := pattern(wording).fullmatch(line))
+        for text, kind, wording in PATTERNS
+        if text in line and (match := pattern(wording).fullmatch(line))
     ]
+
+
+def meaning(kind: Kind, values: dict[str, str]) -> Meaning:
+    of_kind = {key: getattr(kind, key) for key in ("category", "action", "outcome", "severity", "advice")}
+    copied = {key: values.get(key) for key in ("user", "address")}
+    return of_kind | copied | {"object": values.get(kind.object), "summary": kind.summary.format(**values)}
 
 
 def answer(record: Record) -> dict[str, Any]:
@@ -76,41 +116,44 @@ def answer(record: Record) -> dict[str, Any]:
     return value
 
 
-@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: f"{kind.category}-{kind.action}-{kind.outcome}")
+def name(kind: Kind) -> str:
+    return f"{kind.category}-{kind.action}-{kind.outcome}"
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=name)
 def test_every_wording_has_what_the_answer_repeats(kind: Kind) -> None:
     needed = set(PLACEHOLDER.findall(kind.summary)) | ({kind.object} if kind.object else set())
-    assert len(kind.wordings) == 16 and not PLACEHOLDER.search(kind.advice)
+    assert len(kind.wordings) == WORDINGS and not PLACEHOLDER.search(kind.advice)
     for wording in kind.wordings:
         assert needed <= set(PLACEHOLDER.findall(wording)) <= set(FORMS), wording
 
 
-@pytest.mark.parametrize("split", SIZES)
-def test_a_line_means_its_answer_and_nothing_else(split: str) -> None:
-    for record in some(split):
-        meanings = [
-            {
-                "category": kind.category,
-                "action": kind.action,
-                "outcome": kind.outcome,
-                "severity": kind.severity,
-                "user": values.get("user"),
-                "address": values.get("address"),
-                "object": values.get(kind.object),
-                "summary": kind.summary.format(**values),
-                "advice": kind.advice,
-            }
-            for kind, _, values in read(record)
-        ]
-        assert meanings == [answer(record)], record
+@pytest.mark.parametrize("kind", KINDS, ids=name)
+def test_a_line_means_its_answer_and_nothing_else(kind: Kind) -> None:
+    for held_out in (False, True):
+        for wording in part(kind.wordings, held_out):
+            for seed in range(4):
+                written = record(kind, wording, Random(f"{wording}/{seed}"), held_out)
+                found = read(written)
+                assert wording in [other for _, other, _ in found], written
+                assert all(meaning(k, values) == answer(written) for k, _, values in found), written
+
+
+def test_no_two_wordings_differ_in_their_program_only_if_one_is_for_testing() -> None:
+    seen, apart = (
+        {PROGRAM.sub("", wording) for kind in KINDS for wording in part(kind.wordings, held_out)}
+        for held_out in (False, True)
+    )
+    assert not seen & apart
 
 
 def test_an_answer_is_compact_json_behind_a_space() -> None:
-    for record in some("test"):
-        assert record["completion"] == " " + json.dumps(answer(record), separators=(",", ":"))
+    for written in some("test"):
+        assert written["completion"] == " " + json.dumps(answer(written), separators=(",", ":"))
 
 
 def test_wordings_are_for_training_or_for_testing() -> None:
-    used = {split: {wording for r in some(split, MANY) for _, wording, _ in read(r)} for split in SIZES}
+    used = {split: {wording for r in some(split, ALL[split]) for _, wording, _ in read(r)} for split in SIZES}
     held_out = {wording for kind in KINDS for wording in part(kind.wordings, held_out=True)}
     assert used["test"] <= held_out and used["valid"] <= held_out and not used["train"] & held_out
     assert len(used["test"]) > 0.95 * len(held_out)
@@ -120,11 +163,33 @@ def test_wordings_are_for_training_or_for_testing() -> None:
 def test_testing_has_words_that_training_never_has() -> None:
     assert len(APART) > 2000 and not APART & set(words.SEEN)
     fixed = {word for kind in KINDS for wording in kind.wordings for word in letters(wording)}
-    for record in some("train", MANY):
-        for _, _, values in read(record):
+    for written in some("train", MANY):
+        for _, _, values in read(written):
             assert not {values.get("user"), values.get("database"), values.get("unit")} & APART
     tested = {values["user"] for r in some("test") for _, _, values in read(r) if "user" in values}
     assert {re.sub(r"[^a-z]+$", "", user) for user in tested} & APART - fixed
+
+
+def test_half_of_the_lines_are_as_the_wordings_have_them() -> None:
+    random = Random(0)
+    same = [surround(wording, random, held_out=False) == wording for _, _, wording in PATTERNS]
+    assert 0.45 < sum(same) / len(same) < 0.55
+
+
+def test_surroundings_keep_the_words_of_an_event() -> None:
+    random = Random(0)
+    for _, _, wording in PATTERNS:
+        assert surround(wording, random, held_out=False).endswith(PROGRAM.sub("", wording))
+
+
+def test_programs_and_hosts_to_test_with_are_never_in_training() -> None:
+    names: dict[str, set[str]] = {}
+    for split in SIZES:
+        found = [values for r in some(split, MANY) for _, _, values in read(r)]
+        names[split] = {v[key] for v in found for key in ("program", "host") if v.get(key)}
+    assert len(names["train"]) > 500 and len(names["valid"]) > 500
+    assert not names["train"] & (names["valid"] | names["test"])
+    assert not {word for one in names["train"] for word in letters(one)} & set(HELD_OUT)
 
 
 def letters(text: str) -> set[str]:
@@ -152,4 +217,4 @@ def test_the_command_writes_three_files_and_the_test_lines_stay_as_they_were(tmp
     sizes = {split: len((tmp_path / "data" / f"{split}.jsonl").read_text("utf-8").splitlines()) for split in SIZES}
     assert sizes == {"train": 20, "valid": 10, "test": 500}
     digest = hashlib.sha256((tmp_path / "data" / "test.jsonl").read_bytes()).hexdigest()
-    assert digest[:16] == "53d960107ec66622"
+    assert digest[:16] == "054d5f52e12788cc"

@@ -22,6 +22,7 @@ TAKES = "[MODEL] --out DIR"
 EXAMPLES = (
     "offramp tune smollm2-135m --recipe heads,router --tokens 1M --exits auto --out my-pack",
     "offramp tune smollm2-135m --recipe layerskip --data task.jsonl --exits 10,20 --out my-task --resume",
+    "offramp tune --recipe calm --shape layers=4,decoder_layers=16,width=256 --data pairs.jsonl --out my-t5",
 )
 
 ADAPTER_OF_TRUNK = "none"
@@ -43,11 +44,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     from offramp.tune.request import TuneRequest
 
     what = f"an alias, a folder, a Hugging Face id or a `.gguf` file (default: {DEFAULT_MODEL})"
-    parser.add_argument("model", nargs="?", default=DEFAULT_MODEL, metavar="MODEL", help=what)
+    parser.add_argument("model", nargs="?", metavar="MODEL", help=what)
     parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder that becomes the exit pack")
     parser.add_argument("--resume", action="store_true", help="go on where a run with the same options stopped")
     run = FieldGroup(parser, "run", TuneRequest)
-    about = "heads, deep, or layerskip, which tunes the trunk too; then routers: heads,router (default: heads)"
+    about = "heads, deep, or layerskip, which tunes the trunk too; then routers: heads,router (default: heads); or calm"
     run.add("recipes", _recipes, "RECIPE", about, flag="--recipe")
     run.add("exits", _exits, "auto|LAYERS", "exit layers such as `10,20`, or auto")
     run.add("max_exits", int, "N", "auto: most exits to choose, 1 to 4")
@@ -82,7 +83,7 @@ def _add_data(parser: argparse.ArgumentParser) -> None:
 
 
 def _add_training(parser: argparse.ArgumentParser) -> None:
-    from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings, TrunkSettings
+    from offramp.tune.settings import CalmSettings, HeadSettings, RouterSettings, TrainSettings, TrunkSettings
 
     head = FieldGroup(parser, "heads", HeadSettings)
     head.add("adapter", str, "KIND", "none, linear or mlp (with layerskip: none)")
@@ -106,6 +107,15 @@ def _add_training(parser: argparse.ArgumentParser) -> None:
     trunk.add("layer_dropout", float, "P", "rate at which the last layer is skipped in training, less below it")
     trunk.add("curriculum", str, "KIND", "which exits learn in a step: all, rotational or gradual")
     trunk.add("filled", float, "P", "sequences in which sure tokens leave, as under fill (0: fill is not learnt)")
+    calm = FieldGroup(parser, "recipe calm: a T5 and its exits", CalmSettings)
+    calm.add("shape", str, "SIZES", "of a new T5: layers=4,decoder_layers=16,width=256,inner=512,vocabulary=4096,...")
+    calm.add("exit_weights", str, "KIND", "of the loss behind layer i: linear (i), uniform or doubling (2^i)")
+    calm.add("minutes", float, "N", "train the model for so long at most")
+    calm.add("dropout", float, "P", "of sublayers")
+    calm.add("longest", int, "N", "pairs with more tokens on one side are left out")
+    calm.add("classifier", str, "KIND", "the loss of classifiers: balanced or geometric")
+    calm.add("classifier_steps", int, "N", "steps in which classifiers are trained")
+    calm.add("classifier_lr", float, "X", "peak learning rate in these")
     router = FieldGroup(parser, "routers", RouterSettings)
     router.add("router", str, "KIND", "linear or mlp")
     router.add("router_size", int, "N", "inner size of an mlp router")
@@ -146,15 +156,23 @@ def _full_depth(quality: dict[str, Any]) -> list[tuple[str, ...]]:
 def _request(args: argparse.Namespace) -> TuneRequest:
     from offramp.llm.backend import choose_backend
     from offramp.tune.request import TuneRequest
-    from offramp.tune.settings import DataSettings, HeadSettings, RouterSettings, TrainSettings, TrunkSettings
+    from offramp.tune.settings import (
+        CalmSettings,
+        DataSettings,
+        HeadSettings,
+        RouterSettings,
+        TrainSettings,
+        TrunkSettings,
+    )
 
     _refuse_unread(args)
     executor = [getattr(args, name, "cpu" if name == "device" else "auto") for name in EXECUTOR_FLAGS]
-    backend = choose_backend(executor[0], executor[3], executor[1], executor[2])
     own = {name: getattr(args, name) for name in OF_RUN if name in args}
     adapter = {"adapter": ADAPTER_OF_TRUNK} if "layerskip" in own.get("recipes", ()) else {}
+    is_calm = own.get("recipes") == ("calm",)
+    backend = choose_backend("torch" if is_calm else executor[0], executor[3], executor[1], executor[2])
     return TuneRequest(
-        model=args.model,
+        model=args.model or ("" if is_calm else DEFAULT_MODEL),
         out=args.out,
         backend=backend,
         data=_settings(DataSettings, args),
@@ -162,6 +180,7 @@ def _request(args: argparse.Namespace) -> TuneRequest:
         train=_settings(TrainSettings, args),
         trunk=_settings(TrunkSettings, args),
         router=_settings(RouterSettings, args),
+        calm=_settings(CalmSettings, args),
         command=_command(args),
         resume=args.resume,
         **own,
@@ -174,13 +193,23 @@ def _refuse_unread(args: argparse.Namespace) -> None:
     Raises:
         InvalidParameter: there is one.
     """
-    from offramp.tune.settings import HeadSettings, RouterSettings, TrainSettings, TrunkSettings
+    from offramp.tune.settings import (
+        CalmSettings,
+        DataSettings,
+        HeadSettings,
+        RouterSettings,
+        TrainSettings,
+        TrunkSettings,
+    )
 
     given = vars(args)
     recipes = given.get("recipes", ("heads",))
     of_heads = ["exits", "max_exits", *(f.name for kind in (HeadSettings, TrainSettings) for f in fields(kind))]
     of_recipe: list[str] = of_heads if recipes == ("router",) else []
-    for recipe, kind in (("router", RouterSettings), ("layerskip", TrunkSettings)):
+    if recipes == ("calm",):
+        of_recipe = ["max_exits", *(f.name for kind in (HeadSettings, DataSettings) for f in fields(kind))]
+        of_recipe = [*(name for name in of_recipe if name != "data"), *EXECUTOR_FLAGS[:3]]
+    for recipe, kind in (("router", RouterSettings), ("layerskip", TrunkSettings), ("calm", CalmSettings)):
         of_recipe += [] if recipe in recipes else [f.name for f in fields(kind)]
     of_recipe += [] if "deep" in recipes else ["rollout"]
     adapter = given.get("adapter", ADAPTER_OF_TRUNK if "layerskip" in recipes else "mlp")
@@ -206,7 +235,7 @@ def _settings(kind: type[T], args: argparse.Namespace, **defaults: str) -> T:
 
 def _command(args: argparse.Namespace) -> str:
     """The command as it could be typed again."""
-    words = ["offramp", "tune", args.model]
+    words = ["offramp", "tune", *([args.model] if args.model else [])]
     for name, value in vars(args).items():
         if name in ("model", "json", "debug", "resume"):
             continue

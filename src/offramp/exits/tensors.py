@@ -7,15 +7,13 @@ as they are. (https://github.com/huggingface/safetensors, format section)
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from offramp.errors import PackError
-from offramp.weights.safetensors import SafetensorsFile
+from offramp.weights.safetensors import SafetensorsFile, safetensors_bytes
 from offramp.weights.source import Array, as_tensor
 
 GROUP = 32
@@ -67,18 +65,7 @@ def pack_tensors(tensors: Mapping[str, Array]) -> bytes:
     Raises:
         PackError: a tensor holds a number that float16 cannot, such as those of a training that diverged.
     """
-    header: dict[str, Any] = {}
-    parts: list[bytes] = []
-    end = 0
-    stored = (pair for name, tensor in tensors.items() for pair in _stored(name, tensor))
-    for name, array in stored:
-        kind = "I8" if array.dtype == np.int8 else "F16"
-        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
-        parts.append(array.tobytes())
-        end += array.nbytes
-    text = json.dumps(header).encode()
-    text += b" " * (-len(text) % 8)
-    return b"".join((len(text).to_bytes(8, "little"), text, *parts))
+    return safetensors_bytes(dict(pair for name, tensor in tensors.items() for pair in _stored(name, tensor)))
 
 
 def _stored(name: str, tensor: Array) -> list[tuple[str, Array]]:

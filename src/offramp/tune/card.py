@@ -22,7 +22,7 @@ def model_card(provenance: Provenance) -> str:
     )
     parts = [
         f"# Exit pack for {model['name']}",
-        f"Exits at layers {_listed(provenance['plan']['layers'])} of {model['layers']}. Heads score {words}.",
+        f"Exits at layers {listed(provenance['plan']['layers'])} of {model['layers']}. Heads score {words}.",
         f"Made by offramp {provenance['offramp']}:",
         "\n".join(f"    {command}" for command in _commands(provenance)),
         "## Why these layers",
@@ -75,15 +75,17 @@ def _full_depth(quality: Mapping[str, Any] | None) -> list[str]:
         "## What it does to the model at full depth",
         f"The pack changes the trunk, so its tokens at full depth are not the original model's. On the "
         f"{quality['tokens']:,} held-out answer tokens both choose the same for {quality['same_choice']:.2%}.",
-        _table(head, rows),
+        table(head, rows),
     ]
 
 
-def _listed(layers: Sequence[int]) -> str:
+def listed(layers: Sequence[int]) -> str:
+    """`1, 2, 3`"""
     return ", ".join(map(str, layers))
 
 
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+def table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    """A table in Markdown."""
     lines = [head, ["---"] * len(head), *rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
@@ -92,7 +94,7 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
     if not rows:
         return ""
     head = ("layer", "agreement", "tokens that leave", "price of a check, ms", "speed alone")
-    return _table(
+    return table(
         head,
         (
             (
@@ -110,16 +112,17 @@ def _candidates(rows: Sequence[Mapping[str, Any]]) -> str:
 def _curves(exits: Sequence[Mapping[str, Any]]) -> str:
     precisions = list(exits[0]["at_precision"])
     head = ("layer", "KL", "agreement", *(f"tokens at {float(p):.0%} precision (threshold)" for p in precisions))
-    return _table(head, ((str(e["layer"]), f"{e['kl']:.3f}", f"{e['agreement']:.3f}", *_at(e)) for e in exits))
+    return table(head, ((str(e["layer"]), f"{e['kl']:.3f}", f"{e['agreement']:.3f}", *at_precision(e)) for e in exits))
 
 
-def _at(curve: Mapping[str, Any]) -> list[str]:
+def at_precision(curve: Mapping[str, Any]) -> list[str]:
+    """Tokens of a curve that leave at each precision, and the threshold that has it."""
     return [f"{p['share']:.1%} ({p['threshold']:.3f})" for p in curve["at_precision"].values()]
 
 
 def _points(exits: Sequence[Mapping[str, Any]]) -> str:
     head = ("layer", *(f"{p['threshold']:g}" for p in exits[0]["points"]))
-    return _table(
+    return table(
         head, ((str(e["layer"]), *(f"{p['share']:.1%} / {p['precision']:.3f}" for p in e["points"])) for e in exits)
     )
 
@@ -138,7 +141,7 @@ def _rollouts(first: Sequence[Mapping[str, Any]], later: Sequence[Mapping[str, A
         for entry in steps
     )
     about = f"Agreement / tokens at {float(precision):.0%} precision, where tokens before had left at the same exit:"
-    return [about, _table(head, rows)]
+    return [about, table(head, rows)]
 
 
 def _router(routers: Sequence[Mapping[str, Any]] | None) -> list[str]:
@@ -153,7 +156,7 @@ def _router(routers: Sequence[Mapping[str, Any]] | None) -> list[str]:
 def _curves_of(routers: Sequence[Mapping[str, Any]]) -> str:
     precisions = list(routers[0]["at_precision"])
     head = ("layer", "loss", *(f"tokens at {float(p):.0%} precision (threshold)" for p in precisions))
-    return _table(head, ((str(r["layer"]), f"{r['loss']:.3f}", *_at(r)) for r in routers))
+    return table(head, ((str(r["layer"]), f"{r['loss']:.3f}", *at_precision(r)) for r in routers))
 
 
 def _history(history: Sequence[Mapping[str, Any]]) -> str:
@@ -167,4 +170,4 @@ def _history(history: Sequence[Mapping[str, Any]]) -> str:
         )
         for entry in history
     )
-    return _table(("tokens seen", *(f"layer {layer}" for layer in layers), *top), rows)
+    return table(("tokens seen", *(f"layer {layer}" for layer in layers), *top), rows)

@@ -25,12 +25,14 @@ MAX_NORM = 1.0
 
 @dataclass
 class Progress:
-    """What a checkpoint holds besides tensors: steps done, every look at held-out data, and each part's best score."""
+    """What a checkpoint holds besides tensors: steps done, every look at held-out data, each part's best score, and the
+    seconds of training where its time is limited."""
 
     step: int = 0
     history: list[dict[str, Any]] = field(default_factory=list)
     best: dict[int, float] = field(default_factory=dict)
     waited: int = 0
+    seconds: float = 0.0
 
 
 class Loop(ABC):
@@ -68,22 +70,27 @@ class Loop(ABC):
         """Train to the end, or go on from `checkpoint` if it is there; parts end as what was best on held-out data."""
         if checkpoint.is_file():
             self._load(checkpoint)
-        progress, every = self.progress, max(1, self.steps // self._settings.evaluations)
+        progress = self.progress
         meter(self.tokens(progress.step))
         while progress.step < self.steps and progress.waited < self._settings.patience:
             loss = self._step()
             progress.step += 1
             meter(self.tokens(progress.step), f"loss {loss:.3f}")
-            if progress.step % every == 0 or progress.step == self.steps:
+            if self._due():
                 self._evaluate()
                 self._save(checkpoint)
         for part, kept in zip(self._parts, self._kept, strict=True):
             _fill(part, kept)
 
+    def _due(self) -> bool:
+        """Whether to look at held-out data now."""
+        every = max(1, self.steps // self._settings.evaluations)
+        return self.progress.step % every == 0 or self.progress.step == self.steps
+
     def _step(self) -> float:
         rate = self._settings.lr * schedule(self.progress.step, self.steps)
         for group in self._optimizer.param_groups:
-            group["lr"] = rate
+            group["lr"] = rate * group.get("scale", 1.0)
         self._optimizer.zero_grad()
         loss = self._add_gradients(self.progress.step)
         for part in self._parts:

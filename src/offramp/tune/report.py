@@ -22,7 +22,7 @@ class Meter:
         unit: str = "tokens",
         clock: Callable[[], float] = monotonic,
     ) -> None:
-        self._update, self._stage, self._total, self._start, self._unit = update, stage, total, start, unit
+        self._update, self._stage, self.total, self._start, self._unit = update, stage, total, start, unit
         self._clock, self._began = clock, clock()
         self.done = start
 
@@ -35,9 +35,9 @@ class Meter:
         """Report `done`, which may be more than all; `note` is added to the line."""
         self.done = done
         rate = self.rate
-        left = f", {duration((self._total - done) / rate)} to go" if rate > 0 and done < self._total else ""
-        text = f"{self._stage}: {done:,} of {self._total:,} {self._unit}, {rate:,.0f}/s{left}"
-        self._update(min(done, self._total), self._total, f"{text}, {note}" if note else text)
+        left = f", {duration((self.total - done) / rate)} to go" if rate > 0 and done < self.total else ""
+        text = f"{self._stage}: {done:,} of {self.total:,} {self._unit}, {rate:,.0f}/s{left}"
+        self._update(min(done, self.total), self.total, f"{text}, {note}" if note else text)
 
 
 def duration(seconds: float) -> str:

@@ -9,11 +9,19 @@ from typing import Any
 
 from offramp.errors import InvalidParameter, did_you_mean
 from offramp.llm.backend import Backend
-from offramp.tune.settings import RECIPES, DataSettings, HeadSettings, RouterSettings, TrainSettings, TrunkSettings
+from offramp.tune.settings import (
+    RECIPES,
+    CalmSettings,
+    DataSettings,
+    HeadSettings,
+    RouterSettings,
+    TrainSettings,
+    TrunkSettings,
+)
 from offramp.types.checks import MAX_THREADS, check_integer
 
 ORDERS = (
-    *(("heads",), ("deep",), ("layerskip",), ("router",)),
+    *(("heads",), ("deep",), ("layerskip",), ("router",), ("calm",)),
     *(("heads", "router"), ("deep", "router"), ("layerskip", "router")),
 )
 
@@ -23,10 +31,10 @@ class TuneRequest:
     """What to tune, and how. Validated on construction.
 
     Args:
-        model: an alias, a folder, a hub id or a `.gguf` file.
+        model: an alias, a folder, a hub id or a `.gguf` file; `calm`: the folder of a T5, or empty.
         out: the folder that becomes the exit pack.
         backend, threads: the executor that will serve the model.
-        recipes: `heads`, `deep` or `layerskip`, `router`, or one of the former and `router`, in this order.
+        recipes: `heads`, `deep` or `layerskip`, `router`, or one of the former and `router`, in this order; or `calm`.
         exits: exit layers, or `auto`.
         max_exits: `auto`: most exits to choose, 1 to 4.
         work: where data and features are kept, so that runs can share them; None is `work` in `out`.
@@ -51,6 +59,7 @@ class TuneRequest:
     train: TrainSettings = field(default_factory=TrainSettings)
     trunk: TrunkSettings = field(default_factory=TrunkSettings)
     router: RouterSettings = field(default_factory=RouterSettings)
+    calm: CalmSettings = field(default_factory=CalmSettings)
     start: Path | None = None
     command: str = ""
     resume: bool = False
@@ -64,7 +73,7 @@ class TuneRequest:
         if self.recipes not in ORDERS:
             raise InvalidParameter(
                 "`recipe` must be `heads`, `deep`, `layerskip` or `router`, or one of the former and then `,router`: "
-                "routers are trained on finished heads",
+                "routers are trained on finished heads; or `calm`, which trains classifiers of its own",
                 param="recipe",
             )
         if self.recipes[0] == "deep":
@@ -87,6 +96,8 @@ class TuneRequest:
                 param="adapter",
                 hint="choose an `adapter`",
             )
+        if self.recipes == ("calm",):
+            self._check_calm()
         if self.start is not None and "layerskip" not in self.recipes:
             raise InvalidParameter(
                 "only the recipe `layerskip` goes on from another pack", param="start", hint="leave it out"
@@ -94,6 +105,20 @@ class TuneRequest:
         check_integer("max_exits", self.max_exits, 1, 4)
         if self.threads is not None:
             check_integer("threads", self.threads, 1, MAX_THREADS)
+
+    def _check_calm(self) -> None:
+        if bool(self.model) == bool(self.calm.shape):
+            raise InvalidParameter(
+                "the recipe `calm` trains a new T5 of some `shape`, or goes on with a T5's folder: give one of both",
+                param="shape",
+                hint="such as `--shape layers=4,decoder_layers=16,width=256`, and no model",
+            )
+        if self.data.data == "self":
+            raise InvalidParameter(
+                "the recipe `calm` learns a task, so it needs data of it",
+                param="data",
+                hint='give a `.jsonl` of lines such as {"source": "...", "target": "..."}',
+            )
 
     @property
     def trunk_is_frozen(self) -> bool:
@@ -106,6 +131,9 @@ class TuneRequest:
             return asdict(self.router)
         chosen: Sequence[int] | str = list(self.exits) if isinstance(self.exits, tuple) else self.exits
         own = {"exits": chosen, "max_exits": self.max_exits}
+        if self.recipes == ("calm",):
+            data = {"model": self.model, "data": self.data.data}
+            return {**data, "exits": chosen, **asdict(self.train), **asdict(self.calm)}
         start = None if self.start is None else str(self.start)
         trunk = {**asdict(self.trunk), "start": start} if "layerskip" in self.recipes else {}
         return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train), **trunk}

@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import importlib.util
-import json
 from typing import Any
 
 from offramp.errors import InvalidParameter, MissingDependency
 from offramp.exits.pack import check_layers
 from offramp.exits.read import read_pack
-from offramp.exits.write import replace_file
 from offramp.models import Progress, load_model
+from offramp.tune.begin import begin
 from offramp.tune.report import Update
 from offramp.tune.request import TuneRequest
-from offramp.tune.samples import Sample, check_same
+from offramp.tune.samples import Sample
 from offramp.tune.workshop import Workshop
 
 
@@ -32,18 +31,21 @@ def tune(request: TuneRequest, update: Update, download: Progress | None = None)
     if importlib.util.find_spec("torch") is None:
         raise MissingDependency("tuning needs torch, which is not installed", hint="pip install 'offramp[torch]'")
     from offramp.executors.torch import set_threads
+    from offramp.tune.calm_recipe import tune_calm
     from offramp.tune.heads_recipe import tune_heads
     from offramp.tune.layerskip_recipe import tune_trunk
     from offramp.tune.router_recipe import tune_routers
 
     if request.threads is not None:
         set_threads(request.threads)
+    if request.recipes == ("calm",):
+        return tune_calm(request, update)
     model = load_model(request.model, download)
     if isinstance(request.exits, tuple):
         check_layers(request.exits, model.spec.num_layers)
     shop = Workshop(model, request, update)
     if request.recipes != ("router",):
-        _start(request, shop)
+        begin(request.out, shop.state, {**shop.identity, **request.settings(router=False)}, request.resume)
     elif not (request.out / "exits.json").is_file():
         raise InvalidParameter(
             f"`{request.out}` holds no exit pack to train routers for",
@@ -58,24 +60,6 @@ def tune(request: TuneRequest, update: Update, download: Progress | None = None)
     if "router" in request.recipes:
         tune_routers(request, shop, samples)
     return dict(read_pack(request.out).provenance)
-
-
-def _start(request: TuneRequest, shop: Workshop) -> None:
-    """Make `out`, or check that it holds this very run and that it is to go on."""
-    path = shop.state / "settings.json"
-    settings = {**shop.identity, **request.settings(router=False)}
-    if path.is_file():
-        if not request.resume:
-            raise InvalidParameter(
-                f"`{request.out}` already holds a run", param="out", hint="go on with `--resume`, or choose another"
-            )
-        check_same(json.loads(path.read_bytes()), settings, f"`{request.out}`")
-    elif request.resume:
-        raise InvalidParameter(
-            f"`{request.out}` holds no run to go on with", param="resume", hint="leave out `--resume`"
-        )
-    shop.state.mkdir(parents=True, exist_ok=True)
-    replace_file(path, json.dumps(settings).encode())
 
 
 def _enough(samples: list[Sample]) -> list[Sample]:

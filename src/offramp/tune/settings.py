@@ -9,7 +9,7 @@ from typing import Literal, get_args
 from offramp.exits.pack import Adapter, Head, Norm, Past
 from offramp.types.checks import check_integer, check_number, check_one_of
 
-Recipe = Literal["heads", "deep", "layerskip", "router"]
+Recipe = Literal["heads", "deep", "layerskip", "router", "calm"]
 RECIPES: tuple[str, ...] = get_args(Recipe)
 
 Curriculum = Literal["all", "rotational", "gradual"]
@@ -178,3 +178,43 @@ class RouterSettings:
         check_integer("router_size", self.router_size, 1)
         check_integer("router_epochs", self.router_epochs, 1)
         check_number("router_lr", self.router_lr, 0, 1, low_open=True)
+
+
+ExitWeights = Literal["linear", "uniform", "doubling"]
+ClassifierLoss = Literal["balanced", "geometric"]
+
+
+@dataclass(frozen=True, slots=True)
+class CalmSettings:
+    """What the recipe `calm` trains, and how long (Schuster et al. 2022).
+
+    Args:
+        shape: of a new T5, such as `layers=4,decoder_layers=16,width=256` (`offramp.tune.t5_shape`); empty goes on with
+            the model given.
+        exit_weights: of the loss behind layer i: in proportion to i (`linear`), 1 (`uniform`) or 2^i (`doubling`).
+        minutes: the time to train the model in, at most; None is all epochs.
+        dropout: of sublayers.
+        longest: pairs of which one side has more tokens are left out.
+        classifier: the loss of classifiers: `balanced` cross-entropy, or `geometric`.
+        classifier_steps: steps in which classifiers are trained, the model being frozen.
+        classifier_lr: AdamW's peak learning rate in these.
+    """
+
+    shape: str = ""
+    exit_weights: ExitWeights = "linear"
+    minutes: float | None = None
+    dropout: float = 0.0
+    longest: int = 160
+    classifier: ClassifierLoss = "balanced"
+    classifier_steps: int = 300
+    classifier_lr: float = 1e-2
+
+    def __post_init__(self) -> None:
+        check_one_of("exit_weights", self.exit_weights, get_args(ExitWeights))
+        if self.minutes is not None:
+            check_number("minutes", self.minutes, 0, math.inf, low_open=True)
+        check_number("dropout", self.dropout, 0, 0.9)
+        check_integer("longest", self.longest, 2, 4096)
+        check_one_of("classifier", self.classifier, get_args(ClassifierLoss))
+        check_integer("classifier_steps", self.classifier_steps, 1)
+        check_number("classifier_lr", self.classifier_lr, 0, 1, low_open=True)

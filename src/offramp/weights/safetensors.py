@@ -165,3 +165,19 @@ def _entry(path: Path, name: str, fields: Any, data_start: int, file_size: int) 
             f"{math.prod(shape) * item_bytes} bytes and has {end - begin}"
         )
     return Entry(dtype, shape, data_start + begin, data_start + end)
+
+
+def safetensors_bytes(tensors: Mapping[str, Array]) -> bytes:
+    """The file that holds `tensors`, of float32, float16 or int8."""
+    kinds = {"f4": "F32", "f2": "F16", "i1": "I8"}
+    header: dict[str, Any] = {}
+    parts: list[bytes] = []
+    end = 0
+    for name, array in tensors.items():
+        kind = kinds[array.dtype.str[1:]]
+        header[name] = {"dtype": kind, "shape": list(array.shape), "data_offsets": [end, end + array.nbytes]}
+        parts.append(array.tobytes())
+        end += array.nbytes
+    text = json.dumps(header).encode()
+    text += b" " * (-len(text) % 8)
+    return b"".join((len(text).to_bytes(8, "little"), text, *parts))

@@ -1,0 +1,225 @@
+"""What leaving early does to a T5's answers: CALM's experiment, with every layer computed and time left aside.
+
+    python -m examples.restoration.simulate MODEL --data restoration/test.jsonl --out report.json
+
+MODEL is a folder that `offramp tune --recipe calm` has written. Answers are greedy, in float32. A token leaves at the
+first exit that a criterion is sure at, and the K and V of the layers above are filled from its hidden state. The oracle
+leaves at the first exit that chooses what the top would choose.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from offramp.evaluate.similarity import chrf, longest_common, rouge_l
+from offramp.exits.read import read_pack
+from offramp.tokenizer import Tokenizer, tokenizer_from_folder
+from offramp.tune.calm import classify
+from offramp.tune.pairs import Texts, read_texts
+from offramp.tune.t5 import DenseT5
+from offramp.tune.t5_files import read_t5
+from offramp.tune.t5_shape import END, PAD
+from offramp.tune.t5_steps import T5Writer
+
+SURE = (0.5, 0.7, 0.9, 0.95, 0.99)
+SETTINGS: dict[str, Sequence[float]] = {
+    **{"off": (1.0,), "oracle": (1.0,), "max_prob": SURE, "margin": (0.1, 0.3, *SURE), "classifier": SURE},
+    "saturation": (0.8, 0.9, 0.95, 0.98, 0.99),
+}
+"""Criterion -> thresholds."""
+
+BATCH, LONGEST = 64, 200
+"""Answers side by side, and the tokens that one has at most."""
+
+
+class Exits(NamedTuple):
+    """A model, the layers of its exits and their classifiers."""
+
+    model: DenseT5
+    layers: tuple[int, ...]
+    classifiers: Sequence[dict[str, Tensor]]
+
+
+class Answer(NamedTuple):
+    """Tokens of an answer, the end included, and the layer that each was chosen behind."""
+
+    tokens: list[int]
+    layers: list[int]
+
+
+@dataclass(frozen=True)
+class Line:
+    """A line of the report: means over all tokens (`layer`) or answers. `same`: the share of answers that are those of
+    full depth; `written`: ROUGE-L of words as they are written, with capitals and punctuation."""
+
+    criterion: str
+    threshold: float
+    layer: float
+    rouge_l: float
+    written: float
+    chrf: float
+    exact: float
+    same: float
+
+
+class Leaving:
+    """Says which tokens of a step leave, by a criterion."""
+
+    def __init__(self, exits: Exits, criterion: str, threshold: float, tokens: int) -> None:
+        self._exits, self._criterion, self._threshold = exits, criterion, threshold
+        self.layers = torch.full((tokens,), exits.model.shape.decoder_layers)
+        self._before: Tensor | None = None
+
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
+        """See `offramp.tune.t5_steps.Leave`."""
+        if layer in self._exits.layers:
+            sure = self._confidence(layer, hidden) >= self._threshold
+            self.layers = torch.where(sure & (self.layers > layer), layer, self.layers)
+        return self.layers <= layer
+
+    def _confidence(self, layer: int, hidden: Tensor) -> Tensor:
+        model, before = self._exits.model, self._before
+        if self._criterion == "saturation":
+            self._before = hidden
+            return hidden.new_zeros(len(hidden)) if before is None else F.cosine_similarity(before, hidden, dim=-1)
+        if self._criterion == "classifier":
+            place = self._exits.layers.index(layer)
+            return torch.sigmoid(classify(self._exits.classifiers[place : place + 1], model.normed(hidden)[None]))[0]
+        first, second = model.logits(hidden).softmax(-1).topk(2).values.unbind(-1)
+        return first - second if self._criterion == "margin" else first
+
+
+class Oracle:
+    """Leaves at the first exit that chooses what the top does, which `Seen` has found out."""
+
+    def __init__(self, layers: Tensor) -> None:
+        self.layers = layers
+
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
+        """See `offramp.tune.t5_steps.Leave`."""
+        return self.layers <= layer
+
+
+class Seen:
+    """Leaves nowhere, and keeps what each exit chooses."""
+
+    def __init__(self, exits: Exits) -> None:
+        self._exits = exits
+        self._choices: list[Tensor] = []
+
+    def __call__(self, layer: int, hidden: Tensor) -> Tensor:
+        """See `offramp.tune.t5_steps.Leave`."""
+        if layer in self._exits.layers:
+            self._choices.append(self._exits.model.logits(hidden).argmax(-1))
+        return torch.zeros(len(hidden), dtype=torch.bool)
+
+    def first_right(self, top: Tensor) -> Tensor:
+        """The first layer of an exit that chooses `top`, or the last layer."""
+        agree = torch.stack([*(choice == top for choice in self._choices), torch.ones_like(top, dtype=torch.bool)])
+        return torch.tensor([*self._exits.layers, self._exits.model.shape.decoder_layers])[agree.int().argmax(0)]
+
+
+@torch.no_grad()
+def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, threshold: float) -> list[Answer]:
+    """The answers to `sources`, all of which end, side by side."""
+    model = exits.model
+    lengths = torch.tensor([len(source) for source in sources])
+    ids = torch.full((len(sources), int(lengths.max())), PAD)
+    for row, source in enumerate(sources):
+        ids[row, : len(source)] = torch.tensor(source)
+    writer = T5Writer(model, model.encode(ids, lengths), LONGEST)
+    found = [Answer([], []) for _ in sources]
+    rows, tokens = torch.arange(len(sources)), torch.full((len(sources),), PAD)
+    for _ in range(LONGEST):
+        leave: Leaving | Oracle
+        if criterion == "oracle":
+            seen = Seen(exits)
+            top = model.logits(writer.step(tokens, seen)).argmax(-1)
+            writer.back()
+            leave = Oracle(seen.first_right(top))
+        else:
+            # A threshold that no confidence reaches: every token runs all layers.
+            leave = Leaving(exits, criterion, 2.0 if criterion == "off" else threshold, len(tokens))
+        tokens = model.logits(writer.step(tokens, leave)).argmax(-1)
+        for row, token, layer in zip(rows.tolist(), tokens.tolist(), leave.layers.tolist(), strict=True):
+            found[row].tokens.append(token)
+            found[row].layers.append(layer)
+        goes_on = tokens != END
+        if not goes_on.any():
+            break
+        if not goes_on.all():
+            (kept,) = torch.nonzero(goes_on, as_tuple=True)
+            rows, tokens = rows[kept], tokens[kept]
+            writer.keep(kept)
+    return found
+
+
+def report(exits: Exits, tokenizer: Tokenizer, texts: Sequence[Texts]) -> Iterator[Line]:
+    """A line for each criterion and threshold; the first is full depth."""
+    order = sorted(range(len(texts)), key=lambda i: len(texts[i].source))
+    sources = [[*tokenizer.encode(texts[i].source, add_special_tokens=False), END] for i in order]
+    full: list[list[int]] = []
+    for criterion, thresholds in SETTINGS.items():
+        for threshold in thresholds:
+            parts = [sources[i : i + BATCH] for i in range(0, len(sources), BATCH)]
+            found = [answer for part in parts for answer in answers(exits, part, criterion, threshold)]
+            full = full or [answer.tokens for answer in found]
+            written = [(tokenizer.decode(a.tokens), texts[i].target) for a, i in zip(found, order, strict=True)]
+            layers = [layer for answer in found for layer in answer.layers]
+            yield Line(
+                criterion,
+                threshold,
+                sum(layers) / len(layers),
+                mean([rouge_l(*pair) for pair in written]),
+                mean([as_written(*pair) for pair in written]),
+                mean([chrf(*pair) for pair in written]),
+                mean([text == target for text, target in written]),
+                mean([answer.tokens == tokens for answer, tokens in zip(found, full, strict=True)]),
+            )
+
+
+def as_written(text: str, target: str) -> float:
+    """F1 of the longest common subsequence of what stands between spaces."""
+    words, wanted = text.split(), target.split()
+    return 2 * longest_common(words, wanted) / max(1, len(words) + len(wanted))
+
+
+def mean(values: Sequence[float]) -> float:
+    """The mean."""
+    return sum(values) / len(values)
+
+
+def read_exits(folder: Path) -> Exits:
+    """The model in a folder, and its exits."""
+    shape, weights = read_t5(folder)
+    pack, names = read_pack(folder), ("classifier.weight", "classifier.bias")
+    classifiers = [{n: torch.tensor(pack.tensor(layer, n)).float() for n in names} for layer in pack.layers]
+    return Exits(DenseT5(shape, weights, torch.float32), pack.layers, classifiers)
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """The command."""
+    parser = argparse.ArgumentParser(description="What leaving early does to a T5's answers.")
+    parser.add_argument("model", type=Path, metavar="MODEL", help="a folder that the recipe `calm` has written")
+    parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="lines of source and target")
+    parser.add_argument("--count", type=int, default=500, metavar="N", help="records (default: 500)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the report goes, as JSON")
+    args = parser.parse_args(arguments)
+    lines = []
+    for line in report(read_exits(args.model), tokenizer_from_folder(args.model), read_texts(args.data)[: args.count]):
+        lines.append(asdict(line))
+        print("  ".join(f"{name} {v:.4f}" if isinstance(v, float) else v for name, v in lines[-1].items()), flush=True)
+        args.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()

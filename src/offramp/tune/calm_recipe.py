@@ -1,0 +1,192 @@
+"""Recipe `calm`: a T5 trained for its exits, then classifiers that say when to leave (CALM, Schuster et al. 2022).
+
+The folder that comes of it is a model in Hugging Face form and an exit pack for it at once.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from offramp._version import __version__
+from offramp.errors import InvalidParameter
+from offramp.executors.torch.executor import find_device
+from offramp.exits.pack import Base, ExitSpec, check_layers, norm_fingerprint
+from offramp.exits.read import read_pack
+from offramp.exits.write import replace_file, write_pack
+from offramp.tokenizer import tokenizer_from_folder
+from offramp.tune.begin import begin
+from offramp.tune.calm import CalmTrainer, ClassifierTrainer, new_classifiers
+from offramp.tune.calm_card import calm_card
+from offramp.tune.calm_judge import Verdict, judge_exits, said_of
+from offramp.tune.curves import PRECISIONS
+from offramp.tune.pairs import Pairs, load_pairs, make_pairs, read_texts
+from offramp.tune.products import product_dtype
+from offramp.tune.report import Meter, Update
+from offramp.tune.request import TuneRequest
+from offramp.tune.t5 import DenseT5
+from offramp.tune.t5_files import read_t5, write_t5
+from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape
+from offramp.tune.t5_tokenizer import new_tokenizer
+from offramp.types.exits import ExitParams
+
+FOR_WORDS = 75_000
+"""A new tokenizer learns from so many records."""
+
+NORM = "decoder.final_layer_norm.weight"
+
+
+def tune_calm(request: TuneRequest, update: Update) -> dict[str, Any]:
+    """Train a T5 and its classifiers, judge them, and write model and exit pack; returns the pack's provenance.
+
+    Raises:
+        InvalidParameter: `request.out` holds another run, or none where one is needed; or too few data.
+        OfframpError: the model or the data cannot be had.
+    """
+    device, state = find_device(request.backend.device), request.out / "run"
+    first = None if request.calm.shape else read_t5(Path(request.model))
+    shape = parse_shape(request.calm.shape) if first is None else first[0]
+    layers = exit_layers(request, shape)
+    begin(request.out, state, request.settings(router=False), request.resume)
+    pairs = prepared(request, shape, request.work or request.out / "work", update)
+    done, checkpoint, history = state / "model.done", state / "checkpoint.pt", state / "history.json"
+    if not done.is_file():
+        seed = request.train.train_seed
+        weights = _on(device, new_weights(shape, seed) if first is None else first[1], learn=True)
+        model = DenseT5(shape, weights, product_dtype(device), request.calm.dropout)
+        trainer = CalmTrainer(model, pairs, request.train, request.calm)
+        trainer.run(checkpoint, Meter(update, "model", trainer.tokens(trainer.steps)))
+        write_t5(request.out, shape, weights, pairs.tokenizer)
+        replace_file(history, json.dumps(trainer.progress.history).encode())
+        done.touch()
+        checkpoint.unlink()
+    # From here on the model is what was written.
+    weights = _on(device, read_t5(request.out)[1])
+    classifiers = new_classifiers(layers, shape.width, device)
+    frozen = DenseT5(shape, weights, product_dtype(device))
+    second = ClassifierTrainer(classifiers, layers, frozen, pairs, request.train, request.calm)
+    second.run(checkpoint, Meter(update, "classifiers", second.tokens(second.steps)))
+    verdict = judge_exits(DenseT5(shape, weights, torch.float32), layers, classifiers, pairs)
+    histories = {"history": json.loads(history.read_bytes()), "classifier_history": second.progress.history}
+    said = {**_provenance(request, shape, layers, pairs), **said_of(verdict), **histories}
+    _write(request.out, shape, layers, weights[NORM], classifiers, verdict, said)
+    checkpoint.unlink()
+    return dict(read_pack(request.out).provenance)
+
+
+def exit_layers(request: TuneRequest, shape: T5Shape) -> tuple[int, ...]:
+    """The exits given, or one behind every layer but the last.
+
+    Raises:
+        PackError: there are no such layers.
+    """
+    if request.exits == "auto":
+        return tuple(range(1, shape.decoder_layers))
+    layers = tuple(int(layer) for layer in request.exits)
+    check_layers(layers, shape.decoder_layers)
+    if layers[0] == 0:
+        raise InvalidParameter("a T5's exits are behind a layer, the first at 1", param="exits")
+    return layers
+
+
+def prepared(request: TuneRequest, shape: T5Shape, work: Path, update: Update) -> Pairs:
+    """The data as tokens, made if they are not there.
+
+    Raises:
+        InvalidParameter: they cannot be read, are too few, or are of another vocabulary.
+    """
+    path, ready = Path(request.data.data), work / "pairs.npz"
+    if path.suffix == ".npz":
+        pairs = load_pairs(path)
+    elif ready.is_file() and path.is_file():
+        pairs = load_pairs(ready)
+        if pairs.sha256 != _sha256(path):
+            raise InvalidParameter(
+                f"`{ready}` was made of other data than `{path}`", param="work", hint="remove it, or choose another"
+            )
+    else:
+        pairs = _prepare(request, shape, path, update)
+        work.mkdir(parents=True, exist_ok=True)
+        pairs.save(ready)
+    largest = int(max(pairs.sources.ids.max(), pairs.targets.ids.max()))
+    if largest >= shape.vocabulary:
+        raise InvalidParameter(
+            f"the data have a token {largest}, and the model has {shape.vocabulary} tokens",
+            param="data",
+            hint="prepare the data anew, with this model",
+        )
+    return pairs
+
+
+def _prepare(request: TuneRequest, shape: T5Shape, path: Path, update: Update) -> Pairs:
+    import tokenizers
+
+    texts = read_texts(path)
+    if request.calm.shape:
+        tokenizer = new_tokenizer((text for pair in texts[:FOR_WORDS] for text in pair), shape.vocabulary)
+    else:
+        tokenizer_from_folder(Path(request.model))
+        tokenizer = (Path(request.model) / "tokenizer.json").read_bytes()
+    backend = tokenizers.Tokenizer.from_str(tokenizer.decode())
+
+    def encode(text: str) -> list[int]:
+        return list(backend.encode(text, add_special_tokens=False).ids)
+
+    meter = Meter(update, "data", len(texts), unit="records")
+    return make_pairs(texts, encode, tokenizer, _sha256(path), request.calm.longest, meter)
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _on(device: torch.device, weights: dict[str, Tensor], learn: bool = False) -> dict[str, Tensor]:
+    return {name: tensor.to(device).requires_grad_(learn) for name, tensor in weights.items()}
+
+
+def _provenance(request: TuneRequest, shape: T5Shape, layers: tuple[int, ...], pairs: Pairs) -> dict[str, Any]:
+    held_out = pairs.numbers(held_out=True)
+    lengths = pairs.targets.lengths_of(pairs.target_of)
+    return {
+        "offramp": __version__,
+        "command": request.command,
+        "recipes": list(request.recipes),
+        "model": {"shape": asdict(shape), "start": request.model or "none", "layers": shape.decoder_layers},
+        "plan": {"layers": list(layers), "why": "They were given" if request.exits != "auto" else "All there can be"},
+        "data": {
+            "pairs": len(lengths),
+            "targets": len(pairs.targets.ends),
+            "tokens": int(lengths.sum()),
+            "held_out_tokens": int(lengths[held_out].sum()),
+            "sha256": pairs.sha256,
+        },
+        "settings": request.settings(router=False),
+    }
+
+
+def _write(
+    out: Path,
+    shape: T5Shape,
+    layers: tuple[int, ...],
+    norm: Tensor,
+    classifiers: list[dict[str, Tensor]],
+    verdict: Verdict,
+    said: dict[str, Any],
+) -> None:
+    """Write exit pack and card; exits start at the lowest threshold of `max_prob` with the first of `PRECISIONS`."""
+    base = Base(shape.decoder_layers, shape.width, shape.vocabulary, None, norm_fingerprint(norm.cpu().numpy()))
+    tensors = {
+        f"exits.{layer}.{name}": tensor.detach().cpu().numpy()
+        for layer, parts in zip(layers, classifiers, strict=True)
+        for name, tensor in parts.items()
+    }
+    thresholds = {c.layer: c.at_precision[PRECISIONS[0]].threshold for c in verdict.curves["max_prob"]}
+    exits = [ExitSpec(layer, classifier="linear") for layer in layers]
+    write_pack(out, base, exits, tensors, defaults=ExitParams(threshold=thresholds, kv="fill"), provenance=said)
+    replace_file(out / "MODEL_CARD.md", calm_card(said).encode())

@@ -1,0 +1,153 @@
+"""The T5 that is trained, against Transformers', and its fill against an obvious twin."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from offramp.errors import InvalidParameter, Unsupported, WeightsError
+from offramp.tune.t5 import DenseT5, buckets
+from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape, shape_of_config, tensor_shapes
+from offramp.tune.t5_steps import T5Writer
+from tests.tune.t5_toys import SHAPE, as_transformers, ragged, toy_weights
+
+
+@pytest.mark.parametrize("activation", ["gated-gelu", "relu"])
+def test_logits_and_hidden_states_are_those_of_transformers(activation: str) -> None:
+    shape = replace(SHAPE, activation=activation)
+    weights = toy_weights(shape)
+    model, other = DenseT5(shape, weights, torch.float32), as_transformers(shape, weights)
+    source, lengths, given = ragged(shape)
+    mask = (torch.arange(30) < lengths[:, None]).long()
+    with torch.no_grad():
+        wanted = other(input_ids=source, attention_mask=mask, decoder_input_ids=given, output_hidden_states=True)
+        encoded = model.encode(source, lengths)
+        states = model.decode(given, encoded, range(4))
+        torch.testing.assert_close(model.logits(states[-1]), wanted.logits, atol=1e-5, rtol=1e-5)
+        for row, length in enumerate(lengths):
+            own, others = encoded.states[row, :length], wanted.encoder_last_hidden_state[row, :length]
+            torch.testing.assert_close(own, others, atol=1e-5, rtol=1e-5)
+        # Transformers norms the last one.
+        for own, others in zip(states[:-1], wanted.decoder_hidden_states[:-1], strict=True):
+            torch.testing.assert_close(own, others, atol=1e-5, rtol=1e-5)
+
+
+def test_gradients_are_those_of_transformers() -> None:
+    weights = {name: t.requires_grad_() for name, t in toy_weights().items()}
+    model, other = DenseT5(SHAPE, weights, torch.float32), as_transformers(SHAPE, weights)
+    source, lengths, given = ragged()
+    mask = (torch.arange(30) < lengths[:, None]).long()
+    following = given.roll(-1, 1)
+    other(input_ids=source, attention_mask=mask, decoder_input_ids=given, labels=following).loss.backward()
+    logits = model.logits(model.decode(given, model.encode(source, lengths), [3])[0])
+    F.cross_entropy(logits.flatten(0, 1), following.flatten()).backward()
+    found = dict(other.named_parameters())
+    for name, tensor in weights.items():
+        torch.testing.assert_close(tensor.grad, found[name].grad, atol=1e-6, rtol=1e-4)
+
+
+def test_buckets_of_far_positions_widen() -> None:
+    apart = torch.arange(-60, 61)
+    one_way = buckets(apart, False, 32, 128)
+    assert one_way[60:].tolist() == [0] * 61 and one_way[44:60].tolist() == list(range(16, 0, -1))
+    both = buckets(apart, True, 32, 128)
+    assert int(both.max()) == 16 + 13 and int(both[:61].max()) == 13  # 8 + 8 log(60 / 8) / log(128 / 8) is 13.8
+
+
+def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Tensor:
+    """Final hidden states of one sequence, a token at a time and a head at a time, with K and V in lists: layers above
+    the exit of a token project its K and V from the hidden state that it left with. `exits`: layers each token runs."""
+    w, shape = model.weights, model.shape
+    length = torch.tensor([len(source)])
+    memory = model.encode(source[None], length).states[0]
+    cache: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(shape.decoder_layers)]
+    finals = []
+
+    def norm(x: Tensor, name: str) -> Tensor:
+        return x * torch.rsqrt(x.square().mean() + shape.eps) * w[name]
+
+    def attend(x: Tensor, prefix: str, kv: list[tuple[Tensor, Tensor]], bias: Tensor | None) -> Tensor:
+        outs = []
+        q = w[f"{prefix}q.weight"] @ x
+        for head in range(shape.heads):
+            part = slice(head * shape.head_dim, (head + 1) * shape.head_dim)
+            scores = torch.stack([q[part] @ k[part] for k, _ in kv])
+            scores = scores if bias is None else scores + bias[:, head]
+            outs.append(scores.softmax(0) @ torch.stack([v[part] for _, v in kv]))
+        return w[f"{prefix}o.weight"] @ torch.cat(outs)
+
+    for place, token in enumerate(given.tolist()):
+        hidden = w["shared.weight"][token]
+        for layer in range(shape.decoder_layers):
+            prefix = f"decoder.block.{layer}.layer."
+            x = norm(hidden, f"{prefix}0.layer_norm.weight")
+            own = f"{prefix}0.SelfAttention."
+            cache[layer].append((w[f"{own}k.weight"] @ x, w[f"{own}v.weight"] @ x))
+            if layer >= exits[place]:
+                continue
+            table = w["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
+            near = table[buckets(torch.arange(place + 1) - place, False, shape.buckets, shape.distance)]
+            hidden = hidden + attend(x, own, cache[layer], near)
+            x, cross = norm(hidden, f"{prefix}1.layer_norm.weight"), f"{prefix}1.EncDecAttention."
+            pairs = [(w[f"{cross}k.weight"] @ m, w[f"{cross}v.weight"] @ m) for m in memory]
+            hidden = hidden + attend(x, cross, pairs, None)
+            x, mlp = norm(hidden, f"{prefix}2.layer_norm.weight"), f"{prefix}2.DenseReluDense."
+            inner = F.gelu(w[f"{mlp}wi_0.weight"] @ x, approximate="tanh") * (w[f"{mlp}wi_1.weight"] @ x)
+            hidden = hidden + w[f"{mlp}wo.weight"] @ inner
+        finals.append(hidden)
+    return torch.stack(finals)
+
+
+def test_tokens_that_leave_are_filled_as_in_the_twin() -> None:
+    model = DenseT5(SHAPE, toy_weights(), torch.float32)
+    source, _, given = ragged()
+    exits = [int(e) for e in torch.randint(0, 4, (26,), generator=torch.Generator().manual_seed(2))]
+    assert set(exits) == {0, 1, 2, 3}
+    runs = torch.tensor(exits)
+    with torch.no_grad():
+        encoded = model.encode(source[:1], torch.tensor([30]))
+        (found,) = model.decode(given[:1], encoded, [3], lambda layer, hidden: (runs <= layer)[None])
+        torch.testing.assert_close(found[0], twin(model, source[0], given[0], exits), atol=1e-5, rtol=1e-5)
+
+
+def test_a_shape_is_read_from_its_config_and_says_what_is_wrong() -> None:
+    assert shape_of_config(SHAPE.config()) == SHAPE
+    assert parse_shape("layers=2,width=64") == T5Shape(layers=2, width=64)
+    for text, said in (("layer=2", "no `layer`"), ("layers=two", "whole number"), ("layers=0", "layers")):
+        with pytest.raises(InvalidParameter, match=said):
+            parse_shape(text)
+    for change in ({"model_type": "llama"}, {"feed_forward_proj": "gated-silu"}, {"tie_word_embeddings": False}):
+        with pytest.raises(Unsupported):
+            shape_of_config({**SHAPE.config(), **change})
+    with pytest.raises(WeightsError, match="d_model"):
+        shape_of_config({**SHAPE.config(), "d_model": "wide"})
+
+
+def test_first_weights_have_t5s_spread() -> None:
+    shape = T5Shape(layers=1, decoder_layers=2)
+    weights = new_weights(shape, 3)
+    assert {name: tuple(t.shape) for name, t in weights.items()} == tensor_shapes(shape)
+    assert float(weights["shared.weight"].std()) == pytest.approx(1, rel=0.01)
+    spread = float(weights["decoder.block.1.layer.1.EncDecAttention.q.weight"].std())
+    assert spread == pytest.approx((256 * 64) ** -0.5, rel=0.02)
+
+
+def test_step_by_step_is_as_all_at_once_whichever_tokens_leave() -> None:
+    model = DenseT5(SHAPE, toy_weights(), torch.float32)
+    source, lengths, given = ragged()
+    runs = torch.randint(1, 4, given.shape, generator=torch.Generator().manual_seed(3))
+    with torch.no_grad():
+        encoded = model.encode(source, lengths)
+        (wanted,) = model.decode(given, encoded, [3], lambda layer, hidden: runs <= layer)
+        writer, kept = T5Writer(model, encoded, 26), torch.arange(3)
+        for place in range(26):
+            if place == 10:
+                kept = torch.tensor([0, 2])
+                writer.keep(kept)
+            now = runs[kept, place]
+            found = writer.step(given[kept, place], lambda layer, hidden, now=now: now <= layer)  # type: ignore[misc]
+            torch.testing.assert_close(found, wanted[kept, place], atol=1e-5, rtol=1e-5)
