@@ -13,17 +13,10 @@ import pytest
 from offramp import LLM, ExitParams, OfframpError, SamplingParams
 from offramp.errors import InvalidParameter, PackError, QueueFull
 from offramp.serve.protocol import Job, Piece
-from tests.serve.engines import LONG, NAN, Running, collect, endless, job, toy_options
+from tests.serve.engines import LONG, NAN, Running, collect, endless, job
 
 PROMPTS = [(65, 66, 67), (70, 71), (80,), tuple(range(30, 90))]
 DIALS: list[Any] = ["off", "lossless", ExitParams(threshold=0.2), "off"]
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield toy_options(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import AsyncGenerator, Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,16 +18,9 @@ from offramp import OfframpError
 from offramp.errors import EngineDown, InvalidParameter
 from offramp.serve.process import ProcessClient
 from offramp.serve.protocol import Piece
-from tests.serve.engines import collect, endless, engine_processes, job, toy_options
+from tests.serve.engines import collect, endless, engine_processes, job
 
 PROMPT = (65, 66, 67)
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield toy_options(tmp_path_factory.mktemp("toy"))
 
 
 def eventually(true: Callable[[], bool]) -> bool:

@@ -19,17 +19,10 @@ from offramp.serve.positions import position_of, promised
 from offramp.serve.protocol import Rescored
 from offramp.serve.shadow import Shadow
 from offramp.types.executor import Executor
-from tests.serve.engines import AtWork, Breaking, job, toy_options
+from tests.serve.engines import AtWork, Breaking, job
 
 PROMPTS = [(65, 66, 67), (70, 71), tuple(range(30, 90))]
 FILL = ExitParams(threshold=0.2)
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield toy_options(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")
