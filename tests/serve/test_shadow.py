@@ -101,7 +101,7 @@ def test_a_job_that_comes_ends_a_pass_and_notices_nothing(llm: LLM, monkeypatch:
     at_work = AtWork(llm, shadow=1.0)
     at_work.submit(asked[0])
     at_work.finish()
-    for _ in range(4):
+    for _ in range(2):
         at_work.worker.step()
     assert at_work.engine.pool.num_free < at_work.engine.pool.num_blocks
     at_work.submit(asked[1])

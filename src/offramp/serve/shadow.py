@@ -31,7 +31,7 @@ MOST = 64
 """Jobs that are drawn and not yet rescored, at most; those drawn beyond are dropped."""
 
 STEP_SECONDS = 0.01
-"""What a step of a pass may take, as far as the choice of its rows can see to it."""
+"""What a step of a pass may take, where one row does not take half of it already."""
 
 
 class Shadow:
@@ -129,9 +129,9 @@ class Shadow:
         return chosen
 
     def _rows_at_once(self) -> int:
-        """As many rows as go through a segment, or are scored, in a short time; at least one."""
+        """As many rows as go through a segment, or are scored, in a short time, or in twice that of a single row."""
         costs, rows = self._engine.costs, self._engine.config.max_num_batched_tokens
         lines = (*costs.segments, costs.checks[-1])
-        while rows > 1 and max(line.price(rows) for line in lines) > STEP_SECONDS:
+        while rows > 1 and any(line.price(rows) > max(STEP_SECONDS, 2 * line.price(1)) for line in lines):
             rows //= 2
         return rows
