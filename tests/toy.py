@@ -10,6 +10,7 @@ import numpy as np
 from offramp.exits.pack import Base, ExitPack, ExitSpec
 from offramp.models.rope import RopeSpec
 from offramp.models.spec import ModelSpec
+from offramp.models.tensors import Spec
 
 Weights = Mapping[str, np.ndarray]
 
@@ -85,7 +86,7 @@ def toy_weights(spec: ModelSpec, seed: int = 0) -> dict[str, np.ndarray]:
     return {name: array.astype(np.float32) for name, array in weights.items()}
 
 
-def toy_pack(spec: ModelSpec, seed: int = 0) -> ExitPack:
+def toy_pack(spec: Spec, seed: int = 0) -> ExitPack:
     """Three exits, at a third, half and two thirds of the depth, all with classifiers.
 
     The first is plain, the second has a reduced vocabulary with "other" and its own norm, the third its own head and a

@@ -87,7 +87,7 @@ Batch read_batch(nb::handle rows, const Config& config, bool tokens) {
   Batch batch;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.ptr()); ++i) {
     PyObject* sequence = PySequence_Fast_GET_ITEM(fast.ptr(), i);
-    if (!PyTuple_Check(sequence) || PyTuple_GET_SIZE(sequence) != 3) refuse("a batch must be made of `SeqRows`");
+    if (!PyTuple_Check(sequence) || PyTuple_GET_SIZE(sequence) < 3) refuse("a batch must be made of `SeqRows`");
     const int64_t before = batch.rows();
     read_positions(PyTuple_GET_ITEM(sequence, 0), config.max_positions, &batch.positions);
     const int64_t rows = batch.rows() - before;

@@ -19,7 +19,8 @@ class EngineConfig:
         batching: who moves on at a boundary: `lockstep` (the paper, Miao et al. 2024), `compact` or `depth`.
         max_num_seqs: sequences running at once.
         max_num_batched_tokens: token rows a step may run; longer prompts are cut into chunks. At least
-            `max_num_seqs`, so that every running sequence can move. Passing (filling) is not counted.
+            `max_num_seqs`, so that every running sequence can move. Passing (filling) is not counted. A step may
+            encode as many source tokens beside them, or one source that is longer.
         max_queue: requests that may wait; None for no limit.
         prefix_caching: keep exact blocks findable after their sequence ends.
         profitability: switch exits off while they cost more than they save, and measure step costs as the engine runs.

@@ -104,10 +104,10 @@ def test_threads_are_as_many_as_the_engine_takes_and_torch_stays_out() -> None:
     code = """
 import sys
 from argparse import Namespace
-from offramp.cli.bench import _threads
+from offramp.cli.bench import threads_of
 from offramp.executors.native import threads
 threads.default_threads = lambda: 77
-print(_threads(Namespace()), _threads(Namespace(threads=3)), "torch" in sys.modules)
+print(threads_of(Namespace()), threads_of(Namespace(threads=3)), "torch" in sys.modules)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == ["77", "3", "False"]

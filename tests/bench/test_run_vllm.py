@@ -47,11 +47,11 @@ def test_a_conversion_is_done_once_and_under_another_name(
         draft = Path(command[-1])
         asked.append(draft.name)
         draft.mkdir()
-        for name in ("config.json", "model.safetensors"):
+        for name in ("config.json", "model.safetensors", "tokenizer.json"):
             (draft / name).touch()
 
     monkeypatch.setattr(subprocess, "run", convert)
     assert worker._folder(model(made)) == worker._folder(model(made)) == made
     assert len(asked) == 1 and asked[0].startswith("made.")
-    assert sorted(path.name for path in made.iterdir()) == ["config.json", "model.safetensors"]
+    assert sorted(path.name for path in made.iterdir()) == ["config.json", "model.safetensors", "tokenizer.json"]
     assert list(tmp_path.iterdir()) == [made]

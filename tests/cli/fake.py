@@ -38,6 +38,7 @@ class FakeLLM:
         self.calls: list[tuple[Any, ...]] = []
         self.spec = SimpleNamespace(num_layers=DEPTH)
         self.tokenizer = FakeTokenizer()
+        self.has_encoder = False
         self.fails: BaseException | None = None
         self.closed = False
         self.finish_reason: FinishReason = "stop"

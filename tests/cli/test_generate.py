@@ -91,6 +91,13 @@ def test_a_model_without_template_continues_the_prompt_and_says_so(
     assert capsys.readouterr().err.splitlines()[0] == note
 
 
+def test_what_a_model_with_an_encoder_reads_needs_no_note(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
+    llm.tokenizer.has_template, llm.has_encoder = False, True
+    main(["generate", "Why?"])
+    assert llm.calls[0][:2] == ("stream", "Why?")
+    assert "note" not in capsys.readouterr().err
+
+
 def test_flags_left_out_leave_the_defaults(llm: FakeLLM) -> None:
     main(["generate", "Why?"])
     assert llm.calls[0][2:] == (SamplingParams(), "off")

@@ -108,6 +108,17 @@ def test_inspect_shows_exits_and_costs(llm: FakeLLM, capsys: pytest.CaptureFixtu
     assert llm.made_with["model"] == "some-model"
 
 
+def test_inspect_shows_what_an_encoder_costs(
+    llm: FakeLLM, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plain = llm.inspect()
+    told = {**plain, "encoder_layers": 2, "sources": [{"tokens": 32, "seconds": 0.25}]}
+    monkeypatch.setattr(llm, "inspect", lambda: told)
+    assert main(["inspect", "some-model"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["encoder", "layers", "2"] in lines and ["32", "250.00", "ms"] in lines
+
+
 def test_inspect_as_json(llm: FakeLLM, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["inspect", "some-model", "--json"]) == 0
     assert json.loads(capsys.readouterr().out)["exits"] == [2, 4]

@@ -163,5 +163,21 @@ def test_a_cache_in_bytes_becomes_one_in_tokens(tmp_path: Path) -> None:
     per_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * 4 + 2 * spec.hidden_size * 4
     given = serve.engine_options(model, {**asked, "kv_cache_memory": 1000 * per_token + 1})
     assert given == {**asked, "kv_tokens": 1000}
-    with pytest.raises(InvalidParameter, match="`kv_tokens` and `kv_cache_memory`"):
-        serve.engine_options(model, {**asked, "kv_tokens": 5, "kv_cache_memory": 5})
+    for name in ("kv_tokens", "source_tokens"):
+        with pytest.raises(InvalidParameter, match=f"`{name}` and `kv_cache_memory`"):
+            serve.engine_options(model, {**asked, name: 5, "kv_cache_memory": 5})
+
+
+def test_sources_take_their_part_of_a_cache_in_bytes(tmp_path: Path) -> None:
+    from offramp.models import load_any
+    from tests.models.t5_toys import save_t5
+
+    save_t5(tmp_path)
+    model = load_any(str(tmp_path))
+    asked = {"model": str(tmp_path), "exits": [1], "dtype": "float32", "max_model_len": 32, "max_source_len": 64}
+    spec = model.spec
+    per_source_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * 4
+    per_token = per_source_token + 2 * spec.hidden_size * 4
+    memory = 100 * (32 * per_token + 64 * per_source_token)
+    given = serve.engine_options(model, {**asked, "kv_cache_memory": memory})
+    assert given == {**asked, "kv_tokens": 3200, "source_tokens": 6400}

@@ -13,6 +13,7 @@ from offramp.engine.engine import Engine
 from offramp.engine.plan import Admission, Advance, Plan, StepResult
 from offramp.engine.request import TokenEvent
 from offramp.types.executor import Executor
+from tests.engine.paged import PagedExecutor
 from tests.engine.workloads import Workload
 from tests.oracle.generate import generate
 from tests.oracle.model import Model
@@ -79,13 +80,19 @@ def run_workload(executor: Executor, workload: Workload, inspect: Callable[[Engi
             if not (to_come or engine.has_work):
                 break
         assert not engine.has_work, f"still at work after {MAX_STEPS} steps"
-        assert engine.pool.num_free == workload.num_blocks, "blocks are missing at the end"
+        check_all_free(engine)
         for number, sequence in engine.sequences.items():
             kept = sequence.tokens[sequence.prompt_length :]
             if outcome.reasons[number] == "abort":
                 kept = kept[: sequence.accepted - sequence.prompt_length]
             assert kept == outcome.tokens(number), f"output {number} is not what its events said"
     return outcome
+
+
+def check_all_free(engine: Engine) -> None:
+    """No block of either store is held by anybody."""
+    for pool in (engine.pool, engine.scheduler.sources):
+        assert pool is None or pool.num_free == pool.num_blocks, "blocks are missing at the end"
 
 
 def replay_plans(executor: Executor, workload: Workload, printed: list[str]) -> Outcome:
@@ -118,7 +125,7 @@ def expectations(model: Model, workload: Workload) -> list[Expected]:
         assert arrival.sampling.seed is not None
         for i in range(arrival.sampling.n):
             sampling = replace(arrival.sampling, seed=arrival.sampling.seed + i, n=1)
-            alone = generate(model, arrival.prompt, sampling, arrival.exit)
+            alone = generate(model.reading(arrival.source), arrival.prompt, sampling, arrival.exit)
             tokens, layers, reason = alone.tokens, alone.exit_layers, alone.finish_reason
             stops = [k for k, t in enumerate(tokens) if arrival.stop_on and t > 0 and t % arrival.stop_on == 0]
             if stops:
@@ -126,6 +133,16 @@ def expectations(model: Model, workload: Workload) -> list[Expected]:
             drafts = arrival.exit is not None and arrival.exit.kv == "verify"
             expected.append(Expected(tokens, None if drafts else layers, reason))
     return expected
+
+
+def paged_executor(model: Model, workload: Workload, **sizes: int) -> PagedExecutor:
+    """One that knows what lies in every slot, with stores as small as the workload wants them unless told otherwise."""
+    wanted = {
+        "block_size": workload.block_size,
+        "num_blocks": workload.num_blocks,
+        "num_source_blocks": workload.num_source_blocks,
+    }
+    return PagedExecutor(model, **{**wanted, **sizes})
 
 
 def alone_on(executor: Executor, workload: Workload) -> list[Expected]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from offramp.engine.costs import CostModel
-from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.executor import EncoderShape, Feature, ModelShape, Scored, ScoreRow, SeqRows, SourceRows
 
 SHAPE = ModelShape(30, (10, 20), 64, 100_000, (), 16, 8192)
 LAYERS = (10, 10, 10)
@@ -17,6 +18,9 @@ class Idle:
     """Chooses token 1 whatever is asked."""
 
     shape = SHAPE
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        pass
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         pass
@@ -45,15 +49,21 @@ class Idle:
         pass
 
 
+class IdleReader(Idle):
+    """The same of a model with an encoder."""
+
+    shape = replace(SHAPE, encoder=EncoderShape(1000, 8192, 1))
+
+
 def price(units: float, rows: int) -> float:
     """Seconds of a call as dear as so many layers: 6 ms for a step of everything, and 1.05 ms for each row of it."""
     return units / (sum(LAYERS) + TOP) * (6.0 + 1.05 * rows) / 1000
 
 
 def prices() -> CostModel:
-    """Of all calls but passes."""
+    """Of all calls but passes. An encoder is as deep as the model."""
     model = CostModel(len(LAYERS))
-    units = [*LAYERS, TEST, TEST, TOP]
-    for line, unit in zip([*model.segments, *model.checks], units, strict=True):
+    units = [sum(LAYERS), *LAYERS, TEST, TEST, TOP]
+    for line, unit in zip([model.encoder, *model.segments, *model.checks], units, strict=True):
         line.a, line.b = price(unit, 0), price(unit, 1) - price(unit, 0)
     return model

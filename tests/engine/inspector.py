@@ -8,6 +8,7 @@ import numpy as np
 
 from offramp.engine.engine import Engine
 from offramp.engine.sequence import Sequence
+from offramp.engine.sources import root_of
 from tests.engine.paged import PagedExecutor
 from tests.oracle.model import Array, Model
 
@@ -17,11 +18,12 @@ class Inspector:
 
     def __init__(self, executor: PagedExecutor) -> None:
         self.executor = executor
-        self._exact = cache(lambda history: exact_kv(executor.model, history))
+        self._exact = cache(lambda source, history: exact_kv(executor.model.reading(source), history))
         self._seen: dict[tuple[str, int], object] = {}
 
     def __call__(self, engine: Engine) -> None:
         for sequence in engine.scheduler.running:
+            self.check_source(sequence)
             assert sequence.lease is not None
             writes = [(block, self.executor.writes[block]) for block in sequence.lease.blocks]
             if self._is_news("sequence", sequence.number, (list(sequence.tokens), list(sequence.frontier), writes)):
@@ -43,12 +45,19 @@ class Inspector:
         for position in range(sequence.frontier[0]):
             slot = self.executor.slot(sequence.lease.blocks, position)
             assert slot.history == tuple(sequence.tokens[: position + 1]), f"position {position} holds another history"
+            assert slot.source == root_of(sequence.source), f"position {position} was read with another source"
             left_at = self.boundary_left(sequence, position)
             for segment, frontier in enumerate(sequence.frontier):
                 if position < frontier:
                     expected = left_at if left_at is not None and segment >= left_at else None
                     written = [slot.layers[layer].passed_from for layer in range(*layers_at[segment : segment + 2])]
                     assert set(written) == {expected}, f"position {position} in segment {segment}: {written}"
+
+    def check_source(self, sequence: Sequence) -> None:
+        """An encoded source lies in its blocks, for as long as anybody who reads it runs."""
+        source = sequence.source
+        if source is not None and source.encoded:
+            assert self.executor.source(source.written) == source.tokens, "another source lies there"
 
     def boundary_left(self, sequence: Sequence, position: int) -> int | None:
         """The exit at which a `fill` sequence's token left; None for the prompt, the live token and the top."""
@@ -71,9 +80,10 @@ class Inspector:
         slots = [self.executor.slots[block * size + offset] for offset in range(size)]
         whole = slots[-1].history
         assert whole[-size:] == tokens, f"block {block} is listed under tokens that it does not hold"
-        keys, values = self._exact(whole)
+        keys, values = self._exact(slots[-1].source, whole)
         for position, slot in enumerate(slots, start=len(whole) - size):
             assert slot.history == whole[: position + 1], f"block {block} mixes histories"
+            assert slot.source == slots[-1].source, f"block {block} mixes sources"
             for layer in range(self.executor.model.num_layers):
                 same = np.array_equal(slot.layers[layer].key, keys[layer, position])
                 same &= np.array_equal(slot.layers[layer].value, values[layer, position])

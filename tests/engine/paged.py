@@ -1,7 +1,8 @@
 """An executor over any oracle `Model`, paged slot by slot, that refuses to read what was not written for the reader.
 
 Each slot remembers which token of which history lies there. A row may attend to a slot only if it holds the token
-before it of the same history, at the right position, written in every layer asked for.
+before it of the same history, of the same source, at the right position, written in every layer asked for. Slots of the
+store of sources remember which token of which source lies there.
 """
 
 from __future__ import annotations
@@ -13,9 +14,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.executor import EncoderShape, Feature, ModelShape, Scored, ScoreRow, SeqRows, Source, SourceRows
 from tests.oracle.model import Array, Model
 from tests.oracle.scoring import Context, choose_at_top, opinion
+
+START = 1
+"""The decoder start token of models with an encoder."""
 
 
 class Written(NamedTuple):
@@ -28,23 +32,25 @@ class Written(NamedTuple):
 
 @dataclass
 class Slot:
-    """What lies at one slot. `history` is the tokens up to and including this one."""
+    """What lies at one slot. `history` is the tokens up to and including this one, `source` what they read."""
 
     history: tuple[int, ...]
+    source: tuple[int, ...] = ()
     hidden: dict[int, Array] = field(default_factory=dict)
     layers: dict[int, Written] = field(default_factory=dict)
     deep: Array | None = None
 
     def copy(self) -> Slot:
-        return Slot(self.history, dict(self.hidden), dict(self.layers), self.deep)
+        return Slot(self.history, self.source, dict(self.hidden), dict(self.layers), self.deep)
 
 
 class PagedExecutor:
     """An `Executor` in plain Python. `writes` counts, per block, the calls that wrote to it."""
 
-    def __init__(self, model: Model, *, block_size: int, num_blocks: int) -> None:
+    def __init__(self, model: Model, *, block_size: int, num_blocks: int, num_source_blocks: int = 64) -> None:
         self.model = model
         self.slots: dict[int, Slot] = {}
+        self.sources: dict[int, tuple[tuple[int, ...], int]] = {}  # by slot: the source, and the position in it
         self.writes: Counter[int] = Counter()
         self._shape = ModelShape(
             num_layers=model.num_layers,
@@ -55,6 +61,7 @@ class PagedExecutor:
             block_size=block_size,
             num_blocks=num_blocks,
             reads_past=True,
+            encoder=EncoderShape(model.max_source_len, num_source_blocks, START) if model.max_source_len else None,
         )
 
     @property
@@ -65,19 +72,40 @@ class PagedExecutor:
         """The slot of a position, checked to continue the history of the one before it."""
         found = self.slots.get(self._index(blocks, position))
         assert found is not None, f"position {position} was never written"
-        before = self.slots[self._index(blocks, position - 1)].history if position else ()
-        assert found.history[:-1] == before, f"position {position} belongs to another history"
+        before = self.slots[self._index(blocks, position - 1)] if position else Slot((), found.source)
+        assert found.history[:-1] == before.history, f"position {position} belongs to another history"
+        assert found.source == before.source, f"position {position} belongs to another source"
         return found
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        slots = [self._index(rows.blocks, position) for rows in batch for position in range(len(rows.tokens))]
+        assert len(slots) == len(set(slots)), "two tokens of sources are written to the same slot"
+        for rows in batch:
+            for position in range(len(rows.tokens)):
+                self.sources[self._index(rows.blocks, position)] = tuple(rows.tokens), position
+
+    def source(self, read: Source | None) -> tuple[int, ...]:
+        """The tokens of a source that is read, checked to lie there whole and in order."""
+        if read is None:
+            assert self._shape.encoder is None, "rows without a source"
+            return ()
+        found = [self.sources.get(self._index(read.blocks, position)) for position in range(read.length)]
+        assert found[0] is not None, "a source is read that was never encoded"
+        tokens = found[0][0]
+        assert found == [(tokens, position) for position in range(len(tokens))], "a source is not whole"
+        return tokens
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         self._count_writes(batch)
         for rows in batch:
+            source = self.source(rows.source)
             if segment == 0:
-                self._embed(rows)
+                self._embed(rows, source)
             slots = [self.slot(rows.blocks, position) for position in rows.positions]
+            assert {slot.source for slot in slots} <= {source}, "rows were begun with another source"
             hidden = np.stack([slot.hidden[segment] for slot in slots])
             for layer in self._layers(range(segment, segment + 1)):
-                hidden = self._run_layer(layer, hidden, rows)
+                hidden = self._run_layer(self.model.reading(source), layer, hidden, rows)
             for slot, row in zip(slots, hidden, strict=True):
                 slot.hidden[segment + 1] = row
 
@@ -145,14 +173,14 @@ class PagedExecutor:
         asked = {name: value for name, value in features.items() if name in needs and value is not None}
         return Scored(said.token if choose else None, asked)
 
-    def _embed(self, rows: SeqRows) -> None:
+    def _embed(self, rows: SeqRows, source: tuple[int, ...]) -> None:
         for position, token in zip(rows.positions, rows.tokens, strict=True):
             before = self.slots[self._index(rows.blocks, position - 1)].history if position else ()
-            slot = Slot((*before, token))
+            slot = Slot((*before, token), source)
             slot.hidden[0] = self.model.embed([token])[0]
             self.slots[self._index(rows.blocks, position)] = slot
 
-    def _run_layer(self, layer: int, hidden: Array, rows: SeqRows) -> Array:
+    def _run_layer(self, model: Model, layer: int, hidden: Array, rows: SeqRows) -> Array:
         """One layer for the rows of one sequence, over K and V gathered from its slots."""
         last = rows.positions[-1]
         keys, values = (np.full((last + 1, *self.model.kv_shape), np.nan) for _ in range(2))
@@ -161,7 +189,7 @@ class PagedExecutor:
                 slot = self.slot(rows.blocks, position)
                 assert layer in slot.layers, f"layer {layer} of position {position} is read and was not written"
                 keys[position], values[position] = slot.layers[layer].key, slot.layers[layer].value
-        hidden = self.model.run(layer, hidden, list(rows.positions), keys, values)
+        hidden = model.run(layer, hidden, list(rows.positions), keys, values)
         for position in rows.positions:
             self.slot(rows.blocks, position).layers[layer] = Written(keys[position], values[position], None)
         return hidden

@@ -15,7 +15,7 @@ from offramp.types.exits import ExitParams
 from tests.engine.toy_engine import SPEC, Run, make_engine, request
 from tests.executors.masks import packed, tokens_of
 
-on_each_executor = pytest.mark.usefixtures("each_executor")
+on_each_model = pytest.mark.usefixtures("each_model")
 VERIFY = ExitParams(threshold={2: 0.3, 4: 0.3, 6: 0.3}, kv="verify", max_draft=5)
 DIALS = [None, ExitParams(threshold=0.3), ExitParams(threshold=0.3, kv="recompute"), VERIFY]
 
@@ -125,7 +125,7 @@ def test_masks_of_several_guides_are_those_that_each_would_give() -> None:
     assert [walk.calls for walk in walks] == known == [["push", "allowed"]] * 4
 
 
-@on_each_executor
+@on_each_model
 @pytest.mark.parametrize("exit", DIALS, ids=["off", "fill", "recompute", "verify"])
 def test_every_token_is_one_that_its_prefix_allows(exit: ExitParams | None) -> None:
     engine = make_engine(num_blocks=9, max_num_seqs=3, max_num_batched_tokens=4)
@@ -141,7 +141,7 @@ def test_every_token_is_one_that_its_prefix_allows(exit: ExitParams | None) -> N
     assert any(plan.preempt for plan in run.plans)
 
 
-@on_each_executor
+@on_each_model
 @pytest.mark.parametrize("temperature", [0.0, 0.8])
 @pytest.mark.parametrize("max_draft", [1, 2, 5])
 def test_verify_equals_exits_off_under_a_constraint_and_takes_back_rejected_drafts(

@@ -8,12 +8,15 @@ import pytest
 from hypothesis import given, settings
 
 from offramp.exits.pack import Base, ExitPack, ExitSpec
-from tests.engine.driver import check_outcome, expectations, run_workload
-from tests.engine.test_schedule_independence import HASHES, QUICK, SPEC, WEIGHTS, paged_executor
+from tests.engine.driver import check_outcome, expectations, paged_executor, run_workload
+from tests.engine.subjects import SUBJECTS
+from tests.engine.test_schedule_independence import HASHES, QUICK
 from tests.engine.workloads import Workload, workloads
 from tests.executors.kinds import make_executor
 from tests.oracle.model import OracleModel
 from tests.toy import DictSource
+
+SPEC, WEIGHTS = SUBJECTS["torch"].spec, SUBJECTS["torch"].weights
 
 
 def pack() -> ExitPack:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 
@@ -14,7 +15,7 @@ from offramp.engine.sequence import Sequence
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
 from tests.engine import idle
-from tests.engine.idle import Idle
+from tests.engine.idle import Idle, IdleReader
 from tests.engine.toy_engine import make_engine, request
 
 SHAPE = make_engine().executor.shape
@@ -74,17 +75,17 @@ def test_depth_hurries_whoever_could_miss_its_deadline() -> None:
     assert picked(depth(), waiting_at(3, 0, due=1.0), *crowd) == (3, [0])
 
 
-def token_times(exit_layers: list[list[int]] | None, prompt_length: int) -> list[list[float]]:
+def token_times(exit_layers: list[list[int]] | None, prompt_length: int, source_length: int) -> list[list[float]]:
     """Modelled time of every token of 8 requests under `depth`; exit layers as given, or full depth."""
     config = EngineConfig(batching="depth", max_num_batched_tokens=128, profitability=False, prefix_caching=False)
-    engine = Engine(Idle(), config, idle.prices())
+    engine = Engine(IdleReader() if source_length else Idle(), config, idle.prices())
     policy = engine.policy
     assert isinstance(policy, Depth)
     for i in range(8):
         exit = None
         if exit_layers is not None:
             exit = ExitParams(criterion="replay", threshold=1, options={"exit_layers": exit_layers[i]})
-        engine.submit(request((1,) * prompt_length, exit, max_tokens=40))
+        engine.submit(replace(request((1,) * prompt_length, exit, max_tokens=40), source=(1,) * source_length))
     times: list[list[float]] = [[] for _ in range(8)]
     while engine.has_work:
         for event in engine.step().events:
@@ -92,19 +93,19 @@ def token_times(exit_layers: list[list[int]] | None, prompt_length: int) -> list
     return times
 
 
-@pytest.mark.parametrize("prompt_length", [2, 40])
+@pytest.mark.parametrize(("prompt_length", "source_length"), [(2, 0), (40, 0), (1, 50)])
 @pytest.mark.parametrize("layers", [(10,), (20,), (10, 20)])
 @pytest.mark.parametrize("share", [0.3, 0.6, 0.9])
 def test_no_token_comes_more_than_a_twentieth_later_than_at_full_depth(
-    share: float, layers: tuple[int, ...], prompt_length: int
+    share: float, layers: tuple[int, ...], prompt_length: int, source_length: int
 ) -> None:
     """Tests are paid for, also by the one request that never leaves. With a tenth leaving exits do not pay for that,
     and it takes the profitability switch."""
-    full = token_times(None, prompt_length)
+    full = token_times(None, prompt_length, source_length)
     for seed in range(3):
         rng = random.Random(seed)
         traces = [[rng.choice(layers) if rng.random() < share else 30 for _ in range(40)] for _ in range(7)]
-        early = token_times([*traces, [30] * 40], prompt_length)
+        early = token_times([*traces, [30] * 40], prompt_length, source_length)
         pairs = [pair for e, f in zip(early, full, strict=True) for pair in zip(e, f, strict=True)]
         assert max(e / f for e, f in pairs) <= 1.05
         assert sum(e[-1] for e in early) <= 1.05 * sum(f[-1] for f in full)

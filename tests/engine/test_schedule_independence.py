@@ -1,7 +1,7 @@
 """A request's tokens and exit layers are the oracle's, whatever else is in the batch, and whatever the chunking, the
-block size, the prefix cache, preemption and the batching policy: on the torch executor in float64 and on the native one
-in float32. The native executor, in float32 and in int8, is its own oracle too: everything is exactly what it gives for
-the request alone."""
+block size, the prefix cache, preemption and the batching policy: on the torch executor in float64, with and without an
+encoder, and on the native one in float32. The native executor, in float32 and in int8, is its own oracle too:
+everything is exactly what it gives for the request alone."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from contextlib import contextmanager
 from dataclasses import replace
 from functools import cache
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from offramp.config import Batching, EngineConfig
 from offramp.engine.accounting import report
@@ -21,34 +21,37 @@ from offramp.engine.engine import Engine
 from offramp.types.executor import Executor
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
-from tests.engine.driver import Expected, alone_on, check_outcome, expectations, replay_plans, run_workload
-from tests.engine.paged import PagedExecutor
+from tests.engine.driver import (
+    Expected,
+    alone_on,
+    check_outcome,
+    expectations,
+    paged_executor,
+    replay_plans,
+    run_workload,
+)
+from tests.engine.subjects import SUBJECTS, Subject
 from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
-from tests.executors.kinds import KINDS, make_executor
 from tests.oracle.generate import generate
 from tests.oracle.hash_model import HashModel
 from tests.oracle.lockstep import Asked, lockstep
-from tests.oracle.model import Model, OracleModel
-from tests.toy import DictSource, Weights, toy_pack, toy_spec, toy_weights
+from tests.oracle.model import Model
 
 
-def blurred(weights: Weights, seed: int) -> Weights:
-    """Weights a millionth off."""
-    rng = np.random.default_rng(seed)
-    return {name: w.astype(np.float64) * (1 + 1e-6 * rng.standard_normal(w.shape)) for name, w in weights.items()}
+def on(*names: str) -> pytest.MarkDecorator:
+    """Runs a test on these of `SUBJECTS`."""
+    return pytest.mark.parametrize("subject", [SUBJECTS[name] for name in names], ids=names)
 
 
-SPEC = toy_spec()
-WEIGHTS = toy_weights(SPEC)
-PACK = toy_pack(SPEC)
-MODEL = OracleModel(SPEC, WEIGHTS, PACK)
+BIT_FOR_BIT = on("native", "native-int8")
 HASHES = HashModel()
+HASH_MODELS = pytest.mark.parametrize(
+    "model", [HASHES, HashModel(max_source_len=10)], ids=["decoder", "encoder-decoder"]
+)
 QUICK = settings(
     max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 FULL = settings(QUICK, max_examples=600, derandomize=False)
-NEARBY = [OracleModel(SPEC, blurred(WEIGHTS, seed), PACK) for seed in range(4)]
-BIT_FOR_BIT = ("native", "native-int8")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -56,174 +59,188 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def executor_of(kind: str, *, block_size: int, num_blocks: int) -> Executor:
-    return make_executor(kind, SPEC, DictSource(WEIGHTS), PACK, block_size=block_size, num_blocks=num_blocks)
-
-
-def toy_executor(workload: Workload, kind: str) -> Executor:
-    return executor_of(kind, block_size=workload.block_size, num_blocks=workload.num_blocks)
-
-
 @cache
 def roomy_executor(kind: str) -> Executor:
     """One that holds a request of any length in one block."""
-    return executor_of(kind, block_size=SPEC.max_model_len, num_blocks=4)
-
-
-def paged_executor(model: Model, workload: Workload) -> PagedExecutor:
-    return PagedExecutor(model, block_size=workload.block_size, num_blocks=workload.num_blocks)
+    subject = SUBJECTS[kind]
+    return subject.sized(subject.model.max_model_len, num_blocks=4)
 
 
 @contextmanager
-def near_ties_allowed(oracle: Callable[[Model], object]) -> Iterator[None]:
-    """What fails within counts only if the oracle says the same with weights a little off: float32 may fall on the
-    other side of a near-tie."""
+def near_ties_allowed(subject: Subject, oracle: Callable[[Model], object]) -> Iterator[None]:
+    """What fails within counts only if the oracle says the same with weights a little off: in float32 a choice may fall
+    on the other side of a near-tie."""
     try:
         yield
     except AssertionError:
-        said = oracle(MODEL)
-        if all(oracle(model) == said for model in NEARBY):
+        said = oracle(subject.model)
+        if subject.kind == "torch" or all(oracle(model) == said for model in subject.nearby()):
             raise
 
 
 def in_lockstep(model: Model, workload: Workload) -> list[Expected]:
     """What the oracle of lockstep gives, by sequence number."""
-    together = lockstep(model, [Asked(a.prompt, a.sampling, a.exit) for a in workload.arrivals])
+    together = lockstep(model, [Asked(a.prompt, a.sampling, a.exit, a.source) for a in workload.arrivals])
     return [Expected(result.tokens, result.exit_layers, result.finish_reason) for result in together]
 
 
+@on("torch", "native", "t5")
 @QUICK
-@given(workloads(MODEL, max_requests=6))
-def test_every_output_is_that_of_its_request_alone(workload: Workload) -> None:
-    expected = expectations(MODEL, workload)
-    check_outcome(run_workload(toy_executor(workload, "torch"), workload), expected)
-    with near_ties_allowed(lambda model: expectations(model, workload)):
-        check_outcome(run_workload(toy_executor(workload, "native"), workload), expected)
+@given(st.data())
+def test_every_output_is_that_of_its_request_alone(subject: Subject, data: st.DataObject) -> None:
+    workload = data.draw(workloads(subject.model, max_requests=6))
+    with near_ties_allowed(subject, lambda model: expectations(model, workload)):
+        check_outcome(run_workload(subject.executor(workload), workload), expectations(subject.model, workload))
 
 
-@pytest.mark.parametrize("kind", BIT_FOR_BIT)
+@BIT_FOR_BIT
 @settings(QUICK, max_examples=40)
-@given(workloads(MODEL, max_requests=6))
-def test_on_the_native_executor_nothing_depends_on_the_schedule_in_any_bit(kind: str, workload: Workload) -> None:
-    outcome = run_workload(toy_executor(workload, kind), workload)
-    check_outcome(outcome, alone_on(roomy_executor(kind), workload))
-
-
-@pytest.mark.full
-@pytest.mark.parametrize("kind", BIT_FOR_BIT)
-@FULL
-@given(workloads(MODEL))
-def test_on_the_native_executor_nothing_depends_on_the_schedule_in_many_more_workloads(
-    kind: str, workload: Workload
+@given(st.data())
+def test_on_the_native_executor_nothing_depends_on_the_schedule_in_any_bit(
+    subject: Subject, data: st.DataObject
 ) -> None:
-    outcome = run_workload(toy_executor(workload, kind), workload)
-    check_outcome(outcome, alone_on(roomy_executor(kind), workload))
+    workload = data.draw(workloads(subject.model, max_requests=6))
+    outcome = run_workload(subject.executor(workload), workload)
+    check_outcome(outcome, alone_on(roomy_executor(subject.kind), workload))
 
 
 @pytest.mark.full
+@BIT_FOR_BIT
 @FULL
-@given(workloads(MODEL))
-def test_every_output_is_that_of_its_request_alone_in_many_more_workloads(workload: Workload) -> None:
-    check_outcome(run_workload(toy_executor(workload, "torch"), workload), expectations(MODEL, workload))
+@given(st.data())
+def test_on_the_native_executor_nothing_depends_on_the_schedule_in_many_more_workloads(
+    subject: Subject, data: st.DataObject
+) -> None:
+    workload = data.draw(workloads(subject.model))
+    outcome = run_workload(subject.executor(workload), workload)
+    check_outcome(outcome, alone_on(roomy_executor(subject.kind), workload))
 
 
+@pytest.mark.full
+@on("torch", "t5", "t5-tied")
+@FULL
+@given(st.data())
+def test_every_output_is_that_of_its_request_alone_in_many_more_workloads(
+    subject: Subject, data: st.DataObject
+) -> None:
+    workload = data.draw(workloads(subject.model))
+    check_outcome(run_workload(subject.executor(workload), workload), expectations(subject.model, workload))
+
+
+@on("torch", "native", "t5")
 @settings(QUICK, max_examples=30)
-@given(fixed_batches(MODEL))
-def test_lockstep_is_the_papers_iteration(workload: Workload) -> None:
-    expected = in_lockstep(MODEL, workload)
-    check_outcome(run_workload(toy_executor(workload, "torch"), workload), expected)
-    with near_ties_allowed(lambda model: in_lockstep(model, workload)):
-        check_outcome(run_workload(toy_executor(workload, "native"), workload), expected)
+@given(st.data())
+def test_lockstep_is_the_papers_iteration(subject: Subject, data: st.DataObject) -> None:
+    workload = data.draw(fixed_batches(subject.model))
+    with near_ties_allowed(subject, lambda model: in_lockstep(model, workload)):
+        check_outcome(run_workload(subject.executor(workload), workload), in_lockstep(subject.model, workload))
 
 
-@pytest.mark.parametrize("kind", BIT_FOR_BIT)
+@BIT_FOR_BIT
 @settings(QUICK, max_examples=30)
-@given(fixed_batches(MODEL))
-def test_in_lockstep_chunking_block_size_and_prefix_cache_change_no_bit(kind: str, workload: Workload) -> None:
+@given(st.data())
+def test_in_lockstep_chunking_block_size_and_prefix_cache_change_no_bit(subject: Subject, data: st.DataObject) -> None:
+    workload = data.draw(fixed_batches(subject.model))
     config = replace(workload.config, max_num_batched_tokens=64, prefix_caching=False)
-    roomy = replace(workload, config=config, block_size=SPEC.max_model_len, spare_blocks=6)
-    found, expected = (run_workload(toy_executor(w, kind), w) for w in (workload, roomy))
+    roomy = replace(workload, config=config, block_size=subject.model.max_model_len, spare_blocks=6)
+    found, expected = (run_workload(subject.executor(w), w) for w in (workload, roomy))
     assert (found.events, found.reasons) == (expected.events, expected.reasons)
 
 
 @pytest.mark.full
+@on("torch", "t5", "t5-tied")
 @FULL
-@given(fixed_batches(MODEL))
-def test_lockstep_is_the_papers_iteration_in_many_more_batches(workload: Workload) -> None:
-    check_outcome(run_workload(toy_executor(workload, "torch"), workload), in_lockstep(MODEL, workload))
+@given(st.data())
+def test_lockstep_is_the_papers_iteration_in_many_more_batches(subject: Subject, data: st.DataObject) -> None:
+    workload = data.draw(fixed_batches(subject.model))
+    check_outcome(run_workload(subject.executor(workload), workload), in_lockstep(subject.model, workload))
 
 
+@HASH_MODELS
 @settings(QUICK, max_examples=100)
-@given(fixed_batches(HASHES))
-def test_lockstep_is_the_papers_iteration_on_hashes(workload: Workload) -> None:
-    check_outcome(run_workload(paged_executor(HASHES, workload), workload), in_lockstep(HASHES, workload))
+@given(st.data())
+def test_lockstep_is_the_papers_iteration_on_hashes(model: HashModel, data: st.DataObject) -> None:
+    workload = data.draw(fixed_batches(model))
+    check_outcome(run_workload(paged_executor(model, workload), workload), in_lockstep(model, workload))
 
 
-def small_workload(exits: Sequence[ExitParams | None], batching: Batching = "depth") -> Workload:
+def small_workload(subject: Subject, exits: Sequence[ExitParams | None], batching: Batching = "depth") -> Workload:
     """Sampled requests with a common prefix, in a cache that is too small for all of them."""
     sampling = SamplingParams(temperature=0.8, max_tokens=20, ignore_eos=True, n=1)
-    arrivals = [Arrival([7, 3, 9, 4 + i], replace(sampling, seed=i), exit) for i, exit in enumerate(exits)]
+    arrivals = [
+        Arrival([7, 3, 9, 4 + i], replace(sampling, seed=i), exit, source=subject.source(i))
+        for i, exit in enumerate(exits)
+    ]
     config = EngineConfig(batching=batching, max_num_seqs=4, max_num_batched_tokens=7, profitability=False)
-    return Workload(arrivals, config, block_size=2, spare_blocks=6, max_model_len=SPEC.max_model_len)
+    more = {"spare_blocks": 6, "spare_source_blocks": 6}
+    return Workload(arrivals, config, block_size=2, max_model_len=subject.model.max_model_len, **more)
 
 
-@pytest.mark.parametrize("kind", KINDS)
+@on(*SUBJECTS)
 @pytest.mark.parametrize("batching", ["compact", "depth"])
-def test_under_verify_sampled_tokens_are_those_of_exits_off(batching: Batching, kind: str) -> None:
+def test_under_verify_sampled_tokens_are_those_of_exits_off(batching: Batching, subject: Subject) -> None:
     verify = ExitParams("max_prob", 0.2, kv="verify", max_draft=3)
-    on, off = small_workload([verify] * 4, batching), small_workload([None] * 4, batching)
-    drafted, plain = (run_workload(toy_executor(w, kind), w) for w in (on, off))
+    on, off = (small_workload(subject, [exit] * 4, batching) for exit in (verify, None))
+    drafted, plain = (run_workload(subject.executor(w), w) for w in (on, off))
     assert [drafted.tokens(i) for i in range(4)] == [plain.tokens(i) for i in range(4)]
-    assert {layer for i in range(4) for layer in drafted.exit_layers(i)} > {SPEC.num_layers}
+    assert {layer for i in range(4) for layer in drafted.exit_layers(i)} > {subject.depth}
 
 
-@pytest.mark.parametrize("kind", ["torch", "native"])
-def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing(kind: str) -> None:
-    workload = small_workload([ExitParams("max_prob", 0.2), ExitParams("max_prob", 0.2, kv="recompute"), None, None])
-    outcome = run_workload(toy_executor(workload, kind), workload)
+@on("torch", "native", "t5", "t5-tied")
+def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing(subject: Subject) -> None:
+    exits = [ExitParams("max_prob", 0.2), ExitParams("max_prob", 0.2, kv="recompute"), None, None]
+    workload = small_workload(subject, exits)
+    outcome = run_workload(subject.executor(workload), workload)
     assert any(plan.preempt for plan in outcome.plans)
-    check_outcome(outcome, expectations(MODEL, workload))
+    check_outcome(outcome, expectations(subject.model, workload))
 
 
+@HASH_MODELS
 @settings(QUICK, max_examples=30)
-@given(workloads(HASHES))
-def test_printed_plans_carried_out_on_a_fresh_engine_give_the_same_events(workload: Workload) -> None:
-    outcome = run_workload(paged_executor(HASHES, workload), workload)
+@given(st.data())
+def test_printed_plans_carried_out_on_a_fresh_engine_give_the_same_events(
+    model: HashModel, data: st.DataObject
+) -> None:
+    workload = data.draw(workloads(model))
+    outcome = run_workload(paged_executor(model, workload), workload)
     printed = [repr(plan) for plan in outcome.plans]
-    again = replay_plans(paged_executor(HASHES, workload), workload, printed)
+    again = replay_plans(paged_executor(model, workload), workload, printed)
     assert again.events == outcome.events
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_a_failing_run_prints_its_plans(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    workload = small_workload([ExitParams("max_prob", 0.2)] * 2)
+@on(*SUBJECTS)
+def test_a_failing_run_prints_its_plans(subject: Subject, capsys: pytest.CaptureFixture[str]) -> None:
+    workload = small_workload(subject, [ExitParams("max_prob", 0.2)] * 2)
 
     def fail_late(engine: Engine) -> None:
         assert len(engine.sequences[0].tokens) < 7, "made to fail"
 
     with pytest.raises(AssertionError, match="made to fail"):
-        run_workload(toy_executor(workload, kind), workload, fail_late)
+        run_workload(subject.executor(workload), workload, fail_late)
     printed = [line for line in capsys.readouterr().out.splitlines() if line.startswith("Plan(")]
-    again = replay_plans(toy_executor(workload, kind), workload, printed)
-    whole = run_workload(toy_executor(workload, kind), workload)
+    again = replay_plans(subject.executor(workload), workload, printed)
+    whole = run_workload(subject.executor(workload), workload)
     assert len(again.events[0]) == 3
     assert all(events == whole.events[n][: len(events)] for n, events in again.events.items())
 
 
-@pytest.mark.parametrize("kind", ["torch", "native"])
+@on("torch", "native", "t5", "t5-tied")
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 @pytest.mark.parametrize("criterion", ["max_prob", "margin", "entropy", "saturation", "classifier", "patience"])
-def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(criterion: str, kv: str, kind: str) -> None:
+def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(
+    criterion: str, kv: str, subject: Subject
+) -> None:
     exit = ExitParams.from_dict({"criterion": criterion, "threshold": 0.3, "kv": kv, "max_draft": 3})
-    sampling = SamplingParams(max_tokens=20, ignore_eos=True, seed=1, temperature=0.5)
-    alone = generate(MODEL, [7, 3, 9], sampling, exit)
-    workload = Workload([Arrival([7, 3, 9], sampling, exit)], small_workload([None]).config, 4, 0, SPEC.max_model_len)
+    sampling, source = SamplingParams(max_tokens=20, ignore_eos=True, seed=1, temperature=0.5), subject.source()
+    alone = generate(subject.model.reading(source), [7, 3, 9], sampling, exit)
+    config, longest = small_workload(subject, [None]).config, subject.model.max_model_len
+    workload = Workload([Arrival([7, 3, 9], sampling, exit, source=source)], config, 4, 0, longest)
     seen: list[Engine] = []
-    outcome = run_workload(toy_executor(workload, kind), workload, seen.append)
+    outcome = run_workload(subject.executor(workload), workload, seen.append)
     told = report(seen[-1].sequences[0])
     assert outcome.exit_layers(0) == alone.exit_layers
     confidences = [event.confidence for event in outcome.events[0]]
-    tolerance = 1e-9 if kind == "torch" else 1e-5
+    tolerance = 1e-9 if subject.kind == "torch" else 1e-5
     assert confidences == [None if c is None else pytest.approx(c, abs=tolerance) for c in alone.confidences]
     assert list(told.layers_run) == alone.layers_run
     assert list(told.layers_filled) == alone.layers_filled

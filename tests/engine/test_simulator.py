@@ -22,47 +22,53 @@ from offramp.types.executor import SeqRows
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
 from tests.engine.any_schedule import run_any_schedule
-from tests.engine.driver import Outcome, check_outcome, expectations, run_workload
+from tests.engine.driver import Outcome, check_outcome, expectations, paged_executor, run_workload
 from tests.engine.inspector import Inspector
 from tests.engine.paged import PagedExecutor
 from tests.engine.workloads import Arrival, Workload, fixed_batches, workloads
 from tests.oracle.hash_model import HashModel
 
 MODEL = HashModel()
+WITH_ENCODER = HashModel(max_source_len=10)
+MODELS = pytest.mark.parametrize("model", [MODEL, WITH_ENCODER], ids=["decoder", "encoder-decoder"])
 QUICK = settings(
     max_examples=80, derandomize=True, deadline=None, suppress_health_check=list(HealthCheck), database=None
 )
 FULL = settings(QUICK, max_examples=600, derandomize=False)
 
 
-def check_workload(workload: Workload) -> None:
-    executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=workload.num_blocks)
-    check_outcome(run_workload(executor, workload, Inspector(executor)), expectations(MODEL, workload))
+def check_workload(model: HashModel, workload: Workload) -> None:
+    executor = paged_executor(model, workload)
+    check_outcome(run_workload(executor, workload, Inspector(executor)), expectations(model, workload))
 
 
+@MODELS
 @QUICK
-@given(workloads(MODEL))
-def test_every_slot_is_right_after_every_step(workload: Workload) -> None:
-    check_workload(workload)
+@given(st.data())
+def test_every_slot_is_right_after_every_step(model: HashModel, data: st.DataObject) -> None:
+    check_workload(model, data.draw(workloads(model)))
 
 
 @pytest.mark.full
+@MODELS
 @FULL
-@given(workloads(MODEL))
-def test_every_slot_is_right_after_every_step_of_many_more_workloads(workload: Workload) -> None:
-    check_workload(workload)
+@given(st.data())
+def test_every_slot_is_right_after_every_step_of_many_more_workloads(model: HashModel, data: st.DataObject) -> None:
+    check_workload(model, data.draw(workloads(model)))
 
 
-def check_any_schedule(workload: Workload, seed: int) -> None:
-    executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=40 * MODEL.max_model_len)
+def check_any_schedule(model: HashModel, workload: Workload, seed: int) -> None:
+    most = 40 * model.max_model_len
+    executor = paged_executor(model, workload, num_blocks=most, num_source_blocks=most)
     outcome = run_any_schedule(executor, workload, Random(seed), Inspector(executor))
-    check_outcome(outcome, expectations(MODEL, workload))
+    check_outcome(outcome, expectations(model, workload))
 
 
+@MODELS
 @QUICK
-@given(workloads(MODEL, max_requests=5), st.integers(0, 1000))
-def test_any_legal_schedule_gives_the_same_outputs(workload: Workload, seed: int) -> None:
-    check_any_schedule(workload, seed)
+@given(st.data(), st.integers(0, 1000))
+def test_any_legal_schedule_gives_the_same_outputs(model: HashModel, data: st.DataObject, seed: int) -> None:
+    check_any_schedule(model, data.draw(workloads(model, max_requests=5)), seed)
 
 
 def test_a_sibling_left_alone_with_a_cached_block_does_not_write_into_it() -> None:
@@ -81,25 +87,30 @@ def test_a_sibling_left_alone_with_a_cached_block_does_not_write_into_it() -> No
     ]
     config = EngineConfig(batching="compact", max_num_seqs=3, max_num_batched_tokens=3, profitability=False)
     for seed in range(40):
-        check_any_schedule(Workload(arrivals, config, block_size=3, spare_blocks=0, max_model_len=64), seed)
+        check_any_schedule(MODEL, Workload(arrivals, config, block_size=3, spare_blocks=0, max_model_len=64), seed)
 
 
 @pytest.mark.full
+@MODELS
 @FULL
-@given(workloads(MODEL, max_requests=5), st.integers(0, 1000))
-def test_many_more_legal_schedules_give_the_same_outputs(workload: Workload, seed: int) -> None:
-    check_any_schedule(workload, seed)
+@given(st.data(), st.integers(0, 1000))
+def test_many_more_legal_schedules_give_the_same_outputs(model: HashModel, data: st.DataObject, seed: int) -> None:
+    check_any_schedule(model, data.draw(workloads(model, max_requests=5)), seed)
 
 
+@MODELS
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 @pytest.mark.parametrize("criterion", ["max_prob", "patience"])
-def test_a_request_preempted_after_any_step_goes_on_as_if_it_had_not_been(criterion: str, kv: str) -> None:
+def test_a_request_preempted_after_any_step_goes_on_as_if_it_had_not_been(
+    model: HashModel, criterion: str, kv: str
+) -> None:
     exit = ExitParams.from_dict({"criterion": criterion, "threshold": 0.6, "kv": kv})
-    arrival = Arrival([1, 2, 3], SamplingParams(max_tokens=12, ignore_eos=True, seed=0), exit)
-    workload = Workload([arrival], EngineConfig(profitability=False), 2, 0, MODEL.max_model_len)
-    expected = expectations(MODEL, workload)
+    sampling = SamplingParams(max_tokens=12, ignore_eos=True, seed=0)
+    arrival = Arrival([1, 2, 3], sampling, exit, source=(4, 5, 6) if model.max_source_len else ())
+    workload = Workload([arrival], EngineConfig(profitability=False), 2, 0, model.max_model_len)
+    expected = expectations(model, workload)
     for preempt_at in count():
-        executor = PagedExecutor(MODEL, block_size=2, num_blocks=workload.num_blocks)
+        executor = paged_executor(model, workload)
         engine, outcome = Engine(executor, workload.config), Outcome(reasons={0: "length"})
         engine.submit(arrival.request())
         num_steps = 0
@@ -115,10 +126,12 @@ def test_a_request_preempted_after_any_step_goes_on_as_if_it_had_not_been(criter
     assert preempt_at > 12, "a run of twelve tokens has more steps than that"
 
 
+@MODELS
 @settings(QUICK, max_examples=30)
-@given(fixed_batches(MODEL))
-def test_every_slot_is_right_in_lockstep(workload: Workload) -> None:
-    executor = PagedExecutor(MODEL, block_size=workload.block_size, num_blocks=workload.num_blocks)
+@given(st.data())
+def test_every_slot_is_right_in_lockstep(model: HashModel, data: st.DataObject) -> None:
+    workload = data.draw(fixed_batches(model))
+    executor = paged_executor(model, workload)
     outcome = run_workload(executor, workload, Inspector(executor))
     assert "abort" not in outcome.reasons.values() and len(outcome.reasons) == len(workload.arrivals)
 

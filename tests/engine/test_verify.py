@@ -1,5 +1,5 @@
 """`verify` gives the tokens of exits off: every exit x draft length 1-8 x batch 1-16, greedy and sampled, on every
-executor.
+executor, and on an encoder-decoder.
 
 Prefix caching, preemption and chunked prefill are forced on: prompts share a prefix, the store holds little more than
 the longest request, and a step takes one row per sequence.
@@ -17,7 +17,7 @@ from offramp.engine.request import Request
 from offramp.types.exits import ExitParams
 from tests.engine.toy_engine import SPEC, Chosen, Run, make_engine, request
 
-pytestmark = pytest.mark.usefixtures("each_executor")
+pytestmark = pytest.mark.usefixtures("each_model")
 
 LAYERS = range(1, SPEC.num_layers)
 CHOICES: list[dict[int, float]] = [*({layer: 0.3} for layer in LAYERS), {2: 0.5, 4: 0.4, 6: 0.3}, {2: 0.0}]
@@ -63,7 +63,7 @@ def check(choice: int, max_draft: int, batch: int, temperature: float) -> tuple[
     for (number,) in run.numbers:
         assert run.tokens(number) == exits_off(Chosen.kind, number, temperature)
     told = [report(engine.sequences[n]) for n in range(batch)]
-    cached = sum(t.cached_prompt_tokens for t in told)
+    cached = sum(engine.sequences[n].cached_prompt_tokens for n in range(batch))
     return sum(t.drafts_accepted for t in told), sum(len(p.preempt) for p in run.plans), cached
 
 

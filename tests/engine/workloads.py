@@ -31,22 +31,29 @@ class Arrival:
     step: int = 0
     abort: tuple[int | None, ...] = (None,)
     stop_on: int = 0
+    source: tuple[int, ...] = ()
 
     def request(self) -> Request:
         """What is submitted; stop checks keep nothing, so the request may be submitted again."""
         checks: list[StopCheck] = [lambda token: token > 0 and token % self.stop_on == 0] if self.stop_on else []
-        return Request(self.prompt, self.sampling, self.exit, checks * self.sampling.n)
+        return Request(self.prompt, self.sampling, self.exit, checks * self.sampling.n, source=self.source)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """Requests and the engine they meet. `spare_blocks` come on top of what the largest request needs."""
+    """Requests and the engine they meet. `spare_blocks` come on top of what the largest request needs, and
+    `spare_source_blocks` on top of what the longest source does."""
 
     arrivals: list[Arrival]
     config: EngineConfig
     block_size: int
     spare_blocks: int
     max_model_len: int
+    spare_source_blocks: int = 0
+
+    @property
+    def num_source_blocks(self) -> int:
+        return -(-max(len(a.source) for a in self.arrivals) // self.block_size) + self.spare_source_blocks
 
     @property
     def num_blocks(self) -> int:
@@ -141,6 +148,15 @@ def exit_params(
     )
 
 
+def sources(model: Model) -> st.SearchStrategy[st.SearchStrategy[tuple[int, ...]]]:
+    """For each workload a few sources, of which each request has one; () for a model without encoder."""
+    if not model.max_source_len:
+        return st.just(st.just(()))
+    token = st.integers(0, model.vocab_size - 1)
+    one = st.lists(token, min_size=1, max_size=model.max_source_len).map(tuple)
+    return st.lists(one, min_size=1, max_size=4).map(st.sampled_from)
+
+
 @st.composite
 def workloads(
     draw: st.DrawFn, model: Model, *, batching: tuple[Batching, ...] = ("compact", "depth"), max_requests: int = 12
@@ -148,6 +164,7 @@ def workloads(
     """Requests that come and go while others run, on an engine that may be short of everything."""
     token = st.integers(1, model.vocab_size - 1)
     shared = draw(st.lists(token, min_size=1, max_size=MAX_PROMPT - 2))
+    source = draw(sources(model))
     arrivals = []
     for _ in range(draw(st.integers(1, max_requests))):
         start = shared[: draw(st.integers(0, len(shared)))]
@@ -162,6 +179,7 @@ def workloads(
                 step=draw(st.one_of(st.just(0), st.integers(0, 40))),
                 abort=tuple(draw(leaving) for _ in range(sampling.n)),
                 stop_on=draw(st.sampled_from([0, 0, 0, 7])),
+                source=draw(source),
             )
         )
     most = draw(st.sampled_from([4, 1, 2, 3, 6, 8, 12]))
@@ -175,7 +193,8 @@ def workloads(
     arrivals.sort(key=lambda arrival: arrival.step)
     size = draw(mostly(st.integers(1, 4), st.integers(1, 16), one_in=3))
     spare = draw(mostly(st.integers(0, 6), st.integers(0, 60), one_in=3))
-    return Workload(arrivals, config, size, spare, model.max_model_len)
+    spare_for_sources = draw(mostly(st.integers(0, 6), st.integers(0, 40), one_in=3)) if model.max_source_len else 0
+    return Workload(arrivals, config, size, spare, model.max_model_len, spare_for_sources)
 
 
 @st.composite
@@ -183,9 +202,13 @@ def fixed_batches(draw: st.DrawFn, model: Model) -> Workload:
     """Requests that start together in a batch and a cache that hold them all: what `lockstep` is defined on."""
     token = st.integers(1, model.vocab_size - 1)
     exit = mostly(exit_params(model.exit_layers, kvs=("fill",)), st.none(), one_in=10)
+    source = draw(sources(model))
     arrivals = [
         Arrival(
-            draw(st.lists(token, min_size=1, max_size=MAX_PROMPT)), draw(sampling_params(model.vocab_size)), draw(exit)
+            draw(st.lists(token, min_size=1, max_size=MAX_PROMPT)),
+            draw(sampling_params(model.vocab_size)),
+            draw(exit),
+            source=draw(source),
         )
         for _ in range(draw(st.integers(1, 6)))
     ]
@@ -197,4 +220,4 @@ def fixed_batches(draw: st.DrawFn, model: Model) -> Workload:
         profitability=False,
     )
     size = draw(st.integers(1, 16))
-    return Workload(arrivals, config, size, 6 * model.max_model_len, model.max_model_len)
+    return Workload(arrivals, config, size, 6 * model.max_model_len, model.max_model_len, 6 * model.max_source_len)

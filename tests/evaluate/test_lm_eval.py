@@ -14,6 +14,7 @@ from offramp import ExitParams, SamplingParams
 from offramp.errors import MissingDependency, Unsupported
 from offramp.llm import LLM
 from tests.evaluate.test_likelihood import transformers_log_probs
+from tests.models.t5_toys import save_t5
 
 MODULE = "offramp.evaluate.lm_eval"
 
@@ -94,3 +95,9 @@ def test_without_the_harness_it_says_what_to_install(monkeypatch: pytest.MonkeyP
     sys.modules.pop(MODULE, None)
     with pytest.raises(MissingDependency, match=r"hint: pip install 'offramp\[eval\]'"):
         __import__(MODULE)
+
+
+def test_a_model_with_an_encoder_is_refused(harness: Any, tmp_path: Path) -> None:
+    save_t5(tmp_path)
+    with LLM(str(tmp_path), exits=[1]) as llm, pytest.raises(Unsupported, match="lm_eval asks how texts go on"):
+        harness.OfframpLM(llm)

@@ -1,10 +1,11 @@
-"""The toy model that tests of executors share."""
+"""The toy models that tests of executors share."""
 
 from __future__ import annotations
 
 import pytest
 
-from tests.executors.toys import Toy, make_toy
+from tests.executors.t5_toys import make_t5_toy
+from tests.executors.toys import AnyToy, make_toy
 
 
 @pytest.fixture(scope="session", params=["torch", "native"])
@@ -13,7 +14,7 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session")
-def toy(kind: str) -> Toy:
-    """A small Llama."""
-    return make_toy(kind=kind)
+@pytest.fixture(scope="session", params=["torch", "native", "t5"])
+def toy(request: pytest.FixtureRequest) -> AnyToy:
+    """A small Llama on every executor, and a small T5. Whatever is about heads holds for all."""
+    return make_t5_toy() if request.param == "t5" else make_toy(kind=request.param)

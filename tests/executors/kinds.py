@@ -11,8 +11,9 @@ import torch
 
 from offramp.executors.native import NativeExecutor
 from offramp.executors.torch import TorchExecutor
+from offramp.executors.torch.t5 import T5Trunk
 from offramp.exits.pack import ExitPack
-from offramp.models.spec import ModelSpec
+from offramp.models import ModelSpec, Spec
 from offramp.types.executor import Executor
 from offramp.weights.source import WeightSource
 
@@ -27,10 +28,13 @@ KINDS: Mapping[str, Mapping[str, Any]] = {
 """
 
 
-def make_executor(kind: str, spec: ModelSpec, source: WeightSource, pack: ExitPack, **options: Any) -> Executor:
+def make_executor(kind: str, spec: Spec, source: WeightSource, pack: ExitPack, **options: Any) -> Executor:
     """An executor of one of `KINDS`; `options` come before those of the kind."""
-    make = TorchExecutor if kind == "torch" else NativeExecutor
-    return make(spec, source, pack, **{**KINDS[kind], **options})
+    options = {**KINDS[kind], **options}
+    if kind == "torch":
+        return TorchExecutor(spec, source, pack, **options)
+    assert isinstance(spec, ModelSpec)
+    return NativeExecutor(spec, source, pack, **options)
 
 
 def slots_of(executor: Executor, positions: Sequence[int], blocks: Sequence[int]) -> list[int]:
@@ -48,6 +52,14 @@ def read_kv(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.nd
     assert isinstance(executor, NativeExecutor)
     pairs = [executor._model.read_kv(layer, slot) for slot in slots]
     return np.stack([k for k, _ in pairs]), np.stack([v for _, v in pairs])
+
+
+def read_source(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
+    """K and V [slots, heads * head_dim] of one layer's cross-attention."""
+    assert isinstance(executor, TorchExecutor) and isinstance(executor._trunk, T5Trunk)
+    store = executor._trunk._sources
+    keys, values = (stored[layer, list(slots)].flatten(1).cpu().numpy() for stored in (store.keys, store.values))
+    return keys, values
 
 
 def read_hidden(executor: Executor, boundary: int, slots: Sequence[int]) -> np.ndarray:

@@ -16,7 +16,7 @@ from tests.executors.toys import (
     OUTSIDE,
     REDUCED,
     VOCAB,
-    Toy,
+    AnyToy,
     make_pack,
     raw_logits,
     score_hidden,
@@ -52,7 +52,7 @@ DISTRIBUTIONS = [
 
 @pytest.mark.parametrize("fields", DISTRIBUTIONS)
 @pytest.mark.parametrize("reduced", [False, True])
-def test_draws_follow_the_exact_truncated_distribution(toy: Toy, fields: dict[str, float], reduced: bool) -> None:
+def test_draws_follow_the_exact_truncated_distribution(toy: AnyToy, fields: dict[str, float], reduced: bool) -> None:
     """Chi-square over 6,000 positions; the seed is fixed, and the bound is 5 standard deviations."""
     spec = ExitSpec(2, vocabulary="frequent" if reduced else None)
     executor = toy.executor(make_pack(toy, spec, REDUCED if reduced else None), num_blocks=1500)
@@ -75,7 +75,7 @@ def test_draws_follow_the_exact_truncated_distribution(toy: Toy, fields: dict[st
     assert statistic < freedom + 5 * math.sqrt(2 * freedom)
 
 
-def test_the_noise_is_that_of_the_position_the_token_will_have(toy: Toy) -> None:
+def test_the_noise_is_that_of_the_position_the_token_will_have(toy: AnyToy) -> None:
     hidden, sampling = states(toy, rows=12), SamplingParams(temperature=1.5)
     noise = gumbel(position_keys([9] * 12, list(range(1, 13))), np.arange(VOCAB))
     expected = (raw_logits(toy, hidden) / 1.5 + noise).argmax(-1).tolist()
@@ -83,14 +83,14 @@ def test_the_noise_is_that_of_the_position_the_token_will_have(toy: Toy) -> None
     assert expected != raw_logits(toy, hidden).argmax(-1).tolist()
 
 
-def test_an_exit_and_the_top_draw_with_the_same_noise(toy: Toy) -> None:
+def test_an_exit_and_the_top_draw_with_the_same_noise(toy: AnyToy) -> None:
     executor, hidden = toy.executor(), states(toy, rows=12)
     sampling = SamplingParams(temperature=1.5, top_k=20)
     at_exit = [s.token for s in score_hidden(executor, 1, hidden, sampling)]
     assert at_exit == [s.token for s in score_hidden(executor, 3, hidden, sampling)]
 
 
-def test_a_draw_depends_on_seed_and_position_alone(toy: Toy) -> None:
+def test_a_draw_depends_on_seed_and_position_alone(toy: AnyToy) -> None:
     executor, hidden = toy.executor(), states(toy).expand(9, -1)
     sampling = SamplingParams(temperature=3.0)
     together = [s.token for s in score_hidden(executor, 1, hidden, sampling, seed=4)]
@@ -100,7 +100,7 @@ def test_a_draw_depends_on_seed_and_position_alone(toy: Toy) -> None:
     assert len(set(together)) > 1
 
 
-def test_top_p_keeps_the_token_that_reaches_it(toy: Toy) -> None:
+def test_top_p_keeps_the_token_that_reaches_it(toy: AnyToy) -> None:
     """With p just above the largest probability two tokens stay, with p just below one."""
     hidden = states(toy)
     probs = softmax(raw_logits(toy, hidden)[0])
@@ -112,20 +112,20 @@ def test_top_p_keeps_the_token_that_reaches_it(toy: Toy) -> None:
 
 
 @pytest.mark.parametrize("fields", [{"top_k": 1}, {"top_p": 1e-9}, {"min_p": 1.0}, {"temperature": 1e-300}])
-def test_the_narrowest_truncation_is_greedy(toy: Toy, fields: dict[str, float]) -> None:
+def test_the_narrowest_truncation_is_greedy(toy: AnyToy, fields: dict[str, float]) -> None:
     hidden = states(toy, rows=20)
     sampling = SamplingParams(**{"temperature": 1.0, **fields})  # type: ignore[arg-type]
     drawn = [s.token for s in score_hidden(toy.executor(), 1, hidden, sampling)]
     assert drawn == raw_logits(toy, hidden).argmax(-1).tolist()
 
 
-def test_top_k_beyond_the_vocabulary_keeps_all(toy: Toy) -> None:
+def test_top_k_beyond_the_vocabulary_keeps_all(toy: AnyToy) -> None:
     executor, hidden = toy.executor(), states(toy, rows=20)
     plain, wide = SamplingParams(temperature=2.0), SamplingParams(temperature=2.0, top_k=10_000)
     assert score_hidden(executor, 1, hidden, plain) == score_hidden(executor, 1, hidden, wide)
 
 
-def test_equal_logits_are_cut_by_top_k_at_lower_ids(toy: Toy) -> None:
+def test_equal_logits_are_cut_by_top_k_at_lower_ids(toy: AnyToy) -> None:
     executor, flat = toy.executor(num_blocks=50), torch.zeros(200, 32, dtype=torch.float64)
     tokens = {s.token for s in score_hidden(executor, 1, flat, SamplingParams(temperature=1.0, top_k=3))}
     assert tokens == {0, 1, 2}

@@ -13,7 +13,12 @@ from offramp.errors import InvalidParameter, PackError
 from offramp.exits.pack import Base, ExitPack, ExitSpec, norm_fingerprint
 from offramp.types.executor import Executor, SeqRows
 from tests.executors.kinds import read_hidden, read_kv, write_hidden
-from tests.executors.toys import Toy, block_tables, every_log_prob, random_prompts, run_all
+from tests.executors.toys import Toy, block_tables, every_log_prob, make_toy, random_prompts, run_all
+
+
+@pytest.fixture(scope="module")
+def toy(kind: str) -> Toy:
+    return make_toy(kind=kind)
 
 
 def test_it_is_an_executor_of_the_model_s_shape(toy: Toy) -> None:

@@ -14,6 +14,11 @@ from tests.executors.toys import FAMILIES, Toy, block_tables, make_toy, random_p
 LENGTHS = (7, 11)
 
 
+@pytest.fixture(scope="module")
+def toy(kind: str) -> Toy:
+    return make_toy(kind=kind)
+
+
 def pass_layer_by_layer(toy: Toy, layer: int, hidden: Tensor, positions: Tensor) -> tuple[Tensor, Tensor]:
     """K and V of one layer by Transformers' own modules: norm, projection, K-norm, rotation."""
     block = toy.model.model.layers[layer]

@@ -11,7 +11,7 @@ from offramp.exits.pack import ExitPack, ExitSpec, static_exits
 from offramp.types.executor import Executor, ScoreRow
 from tests.executors.kinds import read_state, write_hidden
 from tests.executors.test_heads import ALL_LOGPROBS, expected_logits, rms, states
-from tests.executors.toys import VOCAB, Toy, make_pack, softmax
+from tests.executors.toys import VOCAB, AnyToy, make_pack, softmax
 
 ROWS = 6
 KINDS: list[dict[str, Any]] = [{}, {"adapter": "mlp", "norm": "own"}, {"adapter": "linear", "norm": "none"}]
@@ -38,7 +38,7 @@ def score(executor: Executor, boundary: int, hidden: np.ndarray, **options: Any)
 
 
 @pytest.mark.parametrize("fields", KINDS)
-def test_a_head_reads_what_the_token_before_left(toy: Toy, fields: dict[str, Any]) -> None:
+def test_a_head_reads_what_the_token_before_left(toy: AnyToy, fields: dict[str, Any]) -> None:
     pack = make_pack(toy, ExitSpec(2, past="deep", **fields))
     executor, hidden, tops = toy.executor(pack), states(toy, ROWS).numpy(), states(toy, ROWS, seed=2).numpy()
     score(executor, 2, tops)
@@ -54,7 +54,7 @@ def test_a_head_reads_what_the_token_before_left(toy: Toy, fields: dict[str, Any
         np.testing.assert_allclose(found, expected[p], atol=toy.tolerance(1e-9))
 
 
-def test_an_exit_leaves_what_meets_its_norm_and_a_test_that_chooses_nothing_leaves_all_as_it_was(toy: Toy) -> None:
+def test_an_exit_leaves_what_meets_its_norm_and_a_test_that_chooses_nothing_leaves_all_as_it_was(toy: AnyToy) -> None:
     pack = make_pack(toy, ExitSpec(2, past="deep", adapter="linear", classifier="linear"))
     executor, hidden, tops = toy.executor(pack), states(toy, 2).numpy(), states(toy, 2, seed=2).numpy()
     score(executor, 2, tops)
@@ -68,7 +68,7 @@ def test_an_exit_leaves_what_meets_its_norm_and_a_test_that_chooses_nothing_leav
     np.testing.assert_allclose(written_states(executor, 2), [tops[0], left[0]], rtol=1e-4, atol=1e-4)
 
 
-def test_states_are_copied_with_their_blocks_and_can_be_put_elsewhere(toy: Toy) -> None:
+def test_states_are_copied_with_their_blocks_and_can_be_put_elsewhere(toy: AnyToy) -> None:
     executor, tops = toy.executor(make_pack(toy, ExitSpec(2, past="deep"))), states(toy, 4).numpy()
     score(executor, 2, tops)
     executor.copy_blocks([(0, 7)])
@@ -77,7 +77,7 @@ def test_states_are_copied_with_their_blocks_and_can_be_put_elsewhere(toy: Toy) 
     np.testing.assert_array_equal(read_state(executor, 6, [9, 5]), read_state(executor, 2, [0]))
 
 
-def test_nothing_is_kept_where_no_exit_reads_it(toy: Toy) -> None:
+def test_nothing_is_kept_where_no_exit_reads_it(toy: AnyToy) -> None:
     executor = toy.executor(static_exits([2], toy.spec.num_layers))
     score(executor, 2, states(toy, 2).numpy())
     assert executor.read_state(1, [0]) is None

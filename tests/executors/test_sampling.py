@@ -16,7 +16,7 @@ from tests.executors.toys import (
     OUTSIDE,
     REDUCED,
     VOCAB,
-    Toy,
+    AnyToy,
     make_pack,
     raw_logits,
     score_hidden,
@@ -28,11 +28,11 @@ TOKEN_FEATURES: frozenset[Feature] = frozenset({"max_prob", "margin", "entropy"}
 SILENT = {"max_prob": 0.0, "margin": 0.0, "entropy": 1.0}
 
 
-def test_greedy_takes_the_lowest_id_on_ties(toy: Toy) -> None:
+def test_greedy_takes_the_lowest_id_on_ties(toy: AnyToy) -> None:
     assert [s.token for s in score_hidden(toy.executor(), 1, torch.zeros(3, 32, dtype=torch.float64))] == [0, 0, 0]
 
 
-def test_penalties_bias_and_bans_against_plain_loops(toy: Toy) -> None:
+def test_penalties_bias_and_bans_against_plain_loops(toy: AnyToy) -> None:
     hidden = states(toy)
     logits = raw_logits(toy, hidden)[0]
     prompt, output, banned = [5, 5, 9, 11, *range(60, 90)], [9, 9, 9, 40, 41], [2, 3, 11]
@@ -63,7 +63,7 @@ def test_penalties_bias_and_bans_against_plain_loops(toy: Toy) -> None:
     assert scored.features["entropy"] == toy.approx(-(kept * np.log(kept)).sum() / math.log(VOCAB))
 
 
-def test_rows_of_a_batch_keep_their_own_parameters(toy: Toy) -> None:
+def test_rows_of_a_batch_keep_their_own_parameters(toy: AnyToy) -> None:
     executor, hidden = toy.executor(), states(toy).expand(3, -1)
     score_hidden(executor, 1, hidden)
     best = int(raw_logits(toy, hidden)[0].argmax())
@@ -74,7 +74,7 @@ def test_rows_of_a_batch_keep_their_own_parameters(toy: Toy) -> None:
     assert tokens[2] not in (None, best)
 
 
-def test_logprobs_put_the_chosen_token_first_and_then_the_most_likely(toy: Toy) -> None:
+def test_logprobs_put_the_chosen_token_first_and_then_the_most_likely(toy: AnyToy) -> None:
     hidden = states(toy)
     ordered = np.argsort(-raw_logits(toy, hidden)[0])
     sampling = SamplingParams(temperature=50.0, logprobs=2)
@@ -88,16 +88,16 @@ def test_logprobs_put_the_chosen_token_first_and_then_the_most_likely(toy: Toy) 
     assert len(seen) > 5
 
 
-def test_zero_logprobs_give_the_chosen_token_only(toy: Toy) -> None:
+def test_zero_logprobs_give_the_chosen_token_only(toy: AnyToy) -> None:
     scored = score_hidden(toy.executor(), 1, states(toy), SamplingParams(logprobs=0))[0]
     assert scored.logprobs is not None and [t for t, _ in scored.logprobs] == [scored.token]
 
 
-def reduced_executor(toy: Toy, *, other: bool) -> Executor:
+def reduced_executor(toy: AnyToy, *, other: bool) -> Executor:
     return toy.executor(make_pack(toy, ExitSpec(2, vocabulary="frequent", other=other), REDUCED))
 
 
-def test_a_positive_bias_outside_the_vocabulary_disables_the_exit(toy: Toy) -> None:
+def test_a_positive_bias_outside_the_vocabulary_disables_the_exit(toy: AnyToy) -> None:
     executor, hidden = reduced_executor(toy, other=False), states(toy)
     for bias, silent in (({1: 0.1}, True), ({1: -5.0}, False), ({2: 0.1}, False), ({10_000: 1.0}, False)):
         scored = score_hidden(executor, 1, hidden, SamplingParams(logit_bias=bias), TOKEN_FEATURES)[0]
@@ -105,13 +105,13 @@ def test_a_positive_bias_outside_the_vocabulary_disables_the_exit(toy: Toy) -> N
         assert (scored.features == SILENT) == silent
 
 
-def test_a_ban_on_the_whole_vocabulary_leaves_no_token(toy: Toy) -> None:
+def test_a_ban_on_the_whole_vocabulary_leaves_no_token(toy: AnyToy) -> None:
     executor = reduced_executor(toy, other=False)
     scored = score_hidden(executor, 1, states(toy), SamplingParams(logprobs=1), TOKEN_FEATURES, banned=REDUCED)[0]
     assert scored == (None, SILENT, None)
 
 
-def test_other_is_masked_only_if_every_token_outside_is(toy: Toy) -> None:
+def test_other_is_masked_only_if_every_token_outside_is(toy: AnyToy) -> None:
     executor = reduced_executor(toy, other=True)
     hidden = next(h for h in states(toy, rows=50)[:, None] if score_hidden(executor, 1, h)[0].token is None)
     assert score_hidden(executor, 1, hidden, banned=OUTSIDE[1:])[0].token is None
@@ -121,7 +121,7 @@ def test_other_is_masked_only_if_every_token_outside_is(toy: Toy) -> None:
     assert scored.features["max_prob"] == toy.approx(softmax(logits).max())
 
 
-def test_other_is_never_sampled(toy: Toy) -> None:
+def test_other_is_never_sampled(toy: AnyToy) -> None:
     executor = reduced_executor(toy, other=True)
     hidden = next(h for h in states(toy, rows=50)[:, None] if score_hidden(executor, 1, h)[0].token is not None)
     tokens = {
@@ -134,7 +134,7 @@ def test_other_is_never_sampled(toy: Toy) -> None:
 @pytest.mark.parametrize("boundary", [1, 2, 3])
 @pytest.mark.parametrize("bad", [math.nan, math.inf])
 @pytest.mark.parametrize("temperature", [0.0, 1.0])
-def test_a_row_that_is_not_finite_fails_alone(toy: Toy, boundary: int, bad: float, temperature: float) -> None:
+def test_a_row_that_is_not_finite_fails_alone(toy: AnyToy, boundary: int, bad: float, temperature: float) -> None:
     executor, hidden = toy.executor((1, 2)), states(toy, rows=3)
     sampling = SamplingParams(temperature=temperature, top_p=0.9, logprobs=1)
     expected = score_hidden(executor, boundary, hidden, sampling, TOKEN_FEATURES)

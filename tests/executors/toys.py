@@ -15,10 +15,8 @@ import transformers
 from torch import Tensor, nn
 
 from offramp.exits.pack import ExitPack, ExitSpec, static_exits
-from offramp.models.from_hf import spec_from_hf
-from offramp.models.rope import inverse_frequencies
-from offramp.models.spec import ModelSpec
-from offramp.types.executor import Executor, Feature, Scored, ScoreRow, SeqRows
+from offramp.models import ModelSpec, Spec, inverse_frequencies, spec_from_hf
+from offramp.types.executor import Executor, Feature, Scored, ScoreRow, SeqRows, Source
 from offramp.types.sampling import SamplingParams
 from tests.executors.kinds import make_executor, write_hidden
 
@@ -62,14 +60,14 @@ class ArraySource:
 
 
 @dataclass(frozen=True)
-class Toy:
-    """A Transformers model with random weights, norms and biases included, and what we read off it.
+class AnyToy:
+    """A Transformers model with random weights, norms and biases included.
 
     `kind` is that of the executors it gives (`tests.executors.kinds`).
     """
 
     model: Any
-    spec: ModelSpec
+    spec: Spec
     source: ArraySource
     kind: str = "torch"
 
@@ -85,6 +83,13 @@ class Toy:
     def approx(self, value: Any) -> Any:
         """Equal but for rounding."""
         return pytest.approx(value) if self.kind == "torch" else pytest.approx(value, abs=1e-5)
+
+
+@dataclass(frozen=True)
+class Toy(AnyToy):
+    """One of the Llama line."""
+
+    spec: ModelSpec
 
     def log_probs(self, tokens: Sequence[int], layer: int) -> Tensor:
         """Transformers' log-probabilities [tokens, vocab] from the hidden states after `layer` layers."""
@@ -121,15 +126,21 @@ def compute_in_float64(model: nn.Module, spec: ModelSpec) -> None:
         both = torch.cat((half, half), -1)
         return both.cos() * factor, both.sin() * factor
 
+    norms_in_float64(model)
+    for module in model.modules():
+        if type(module).__name__.endswith("RotaryEmbedding"):
+            module.forward = angles
+
+
+def norms_in_float64(model: nn.Module) -> None:
+    """Transformers computes norms in float32 whatever the model's type; undo that."""
+
     def norm_of(module: Any) -> Any:
         return lambda x: module.weight * x / (x.pow(2).mean(-1, keepdim=True) + module.variance_epsilon).sqrt()
 
     for module in model.modules():
-        kind = type(module).__name__
-        if kind.endswith("RMSNorm"):
+        if type(module).__name__.endswith(("RMSNorm", "T5LayerNorm")):
             module.forward = norm_of(module)
-        elif kind.endswith("RotaryEmbedding"):
-            module.forward = angles
 
 
 def block_tables(lengths: Sequence[int], block_size: int, num_blocks: int, seed: int = 0) -> list[list[int]]:
@@ -139,15 +150,24 @@ def block_tables(lengths: Sequence[int], block_size: int, num_blocks: int, seed:
     return [[free.pop() for _ in range(-(-n // block_size))] for n in lengths]
 
 
-def run_all(executor: Executor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]]) -> None:
+def run_all(
+    executor: Executor,
+    prompts: Sequence[Sequence[int]],
+    tables: Sequence[Sequence[int]],
+    sources: Sequence[Source | None] | None = None,
+) -> None:
     """Run every token of `prompts` to the top, all segments at once."""
     for segment in range(executor.shape.num_segments):
-        rows = [SeqRows(range(len(p)), p, table) for p, table in zip(prompts, tables, strict=True)]
-        executor.run_segment(segment, rows)
+        each = zip(prompts, tables, sources or [None] * len(prompts), strict=True)
+        executor.run_segment(segment, [SeqRows(range(len(p)), p, table, source) for p, table, source in each])
 
 
 def run_in_random_chunks(
-    executor: Executor, prompts: Sequence[Sequence[int]], tables: Sequence[Sequence[int]], seed: int
+    executor: Executor,
+    prompts: Sequence[Sequence[int]],
+    tables: Sequence[Sequence[int]],
+    seed: int,
+    sources: Sequence[Source | None] | None = None,
 ) -> None:
     """Run every token of `prompts` to the top, advancing random segments of random sequences by random chunks."""
     pick = random.Random(seed)
@@ -156,11 +176,13 @@ def run_in_random_chunks(
     while any(f[-1] < f[0] for f in frontiers):
         segment = pick.randrange(segments)
         batch = []
-        for prompt, table, frontier in zip(prompts, tables, frontiers, strict=True):
+        for prompt, table, source, frontier in zip(
+            prompts, tables, sources or [None] * len(prompts), frontiers, strict=True
+        ):
             start, ready = frontier[segment + 1], frontier[segment]
             stop = min(ready, start + pick.randint(0, 4))
             if start < stop:
-                batch.append(SeqRows(range(start, stop), prompt[start:stop], table))
+                batch.append(SeqRows(range(start, stop), prompt[start:stop], table, source))
                 frontier[segment + 1] = stop
         executor.run_segment(segment, batch)
 
@@ -184,7 +206,7 @@ def random_prompts(lengths: Sequence[int], seed: int = 0) -> list[list[int]]:
     return [[pick.randrange(VOCAB) for _ in range(n)] for n in lengths]
 
 
-def make_pack(toy: Toy, spec: ExitSpec, vocabulary: Sequence[int] | None = None, seed: int = 0) -> ExitPack:
+def make_pack(toy: AnyToy, spec: ExitSpec, vocabulary: Sequence[int] | None = None, seed: int = 0) -> ExitPack:
     """A pack with one exit and random tensors of every name an exit can have."""
     pick = np.random.default_rng(seed)
     d, m = toy.spec.hidden_size, 8
@@ -233,13 +255,12 @@ def score_hidden(
     return executor.score(boundary, rows, needs, choose=choose)
 
 
-def raw_logits(toy: Toy, hidden: Tensor) -> np.ndarray:
+def raw_logits(toy: AnyToy, hidden: Tensor) -> np.ndarray:
     """The model's own head on hidden states [rows, hidden_size], in NumPy."""
-    weights = toy.source.arrays
+    norm, matrix = (toy.source.arrays[name] for name in (toy.spec.final_norm, toy.spec.lm_head))
     h = hidden.numpy()
-    return np.asarray(
-        weights["model.norm.weight"] * h / np.sqrt((h * h).mean(-1, keepdims=True) + 1e-6) @ weights["lm_head.weight"].T
-    )
+    normed = norm * h / np.sqrt((h * h).mean(-1, keepdims=True) + 1e-6)
+    return np.asarray(toy.spec.head_scale * normed @ matrix.T)
 
 
 def softmax(logits: np.ndarray) -> np.ndarray:
@@ -247,6 +268,6 @@ def softmax(logits: np.ndarray) -> np.ndarray:
     return np.asarray(e / e.sum(-1, keepdims=True))
 
 
-def states(toy: Toy, rows: int = 1) -> Tensor:
+def states(toy: AnyToy, rows: int = 1) -> Tensor:
     """Hidden states [rows, hidden_size], the same every time."""
     return torch.tensor(np.random.default_rng(3).normal(0, 1, (rows, toy.spec.hidden_size)))

@@ -116,7 +116,7 @@ def refusal(changes: dict[str, Any], error: type[OfframpError]) -> OfframpError:
 def test_another_family_is_refused_with_the_list() -> None:
     error = refusal({"model_type": "gpt2"}, Unsupported)
     assert error.message == "model type `gpt2` is not supported"
-    assert error.hint == "supported: `llama`, `mistral`, `qwen2`, `qwen3`"
+    assert error.hint == "supported: `llama`, `mistral`, `qwen2`, `qwen3`, `t5`"
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,9 @@ anywhere changes every choice after it. Integers below 2^53 stand in float64 arr
 
 from __future__ import annotations
 
+import copy
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -22,7 +24,7 @@ class HashModel:
     """A `Model` of hashes. A hidden state is [3]: the state itself, a hash of the tokens so far, and the layers run.
 
     The second part is what exits and the top agree on: they choose the same token in about `agreement` of all cases.
-    The second exit reads the past.
+    The second exit reads the past. With a `max_source_len` there is an encoder, and every layer reads the whole source.
     """
 
     def __init__(
@@ -33,6 +35,7 @@ class HashModel:
         vocab_size: int = 13,
         max_model_len: int = 64,
         agreement: float = 0.8,
+        max_source_len: int = 0,
     ) -> None:
         self.num_layers = num_layers
         self.exit_layers = exit_layers
@@ -40,10 +43,18 @@ class HashModel:
         self.max_model_len = max_model_len
         self.eos_token_ids: tuple[int, ...] = (0,)
         self.kv_shape: tuple[int, ...] = (1,)
+        self.max_source_len = max_source_len
+        self._source: tuple[int, ...] = ()
         rng = np.random.default_rng(0)
         self._logits = rng.random((TABLE, vocab_size))
         self._all_tokens = list(range(vocab_size))
         self._agrees = rng.random(TABLE) < agreement
+
+    def reading(self, source: Sequence[int]) -> HashModel:
+        assert bool(source) == bool(self.max_source_len), "a source for a model without encoder, or none for one with"
+        model = copy.copy(self)
+        model._source = tuple(source)
+        return model
 
     def embed(self, tokens: list[int]) -> Array:
         return np.array([[digest("embed", token), 0, 0] for token in tokens], dtype=np.float64)
@@ -58,12 +69,14 @@ class HashModel:
 
     def run(self, layer: int, hidden: Array, positions: list[int], keys: Array, values: Array) -> Array:
         keys[positions], values[positions] = self.key_value(layer, hidden, positions)
+        assert bool(self._source) == bool(self.max_source_len), "nothing for cross-attention to read"
+        read = (digest("cross", layer, self._source),) if self._source else ()
         out = []
         for row, position in zip(hidden, positions, strict=True):
             context = keys[: position + 1].tobytes(), values[: position + 1].tobytes()
             assert not np.isnan(keys[: position + 1]).any(), "attended to a position whose KV is not written"
             assert row[2] == layer, f"layer {layer} was given a hidden state that has run {row[2]:.0f} layers"
-            state = digest(layer, position, row.tolist(), context)
+            state = digest(layer, position, row.tolist(), context, *read)
             out.append([state, state if layer == 0 else row[1], layer + 1])
         return np.array(out, dtype=np.float64)
 

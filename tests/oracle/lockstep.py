@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from offramp.types.exits import ExitParams
@@ -16,11 +17,12 @@ class Asked(NamedTuple):
     prompt: list[int]
     sampling: SamplingParams
     exit: ExitParams | None = None
+    source: Sequence[int] = ()
 
 
 def lockstep(model: Model, requests: list[Asked]) -> list[Result]:
     """Generate for a batch: in each iteration all leave at the first exit where every row passes there."""
-    runs = [Run(model, asked.prompt, asked.sampling, asked.exit) for asked in requests]
+    runs = [Run(model.reading(asked.source), asked.prompt, asked.sampling, asked.exit) for asked in requests]
     for run in runs:
         run.prefill()
     while batch := [run for run in runs if run.finish_reason is None]:

@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Protocol
 
 import numpy as np
 
 from offramp.exits.pack import ExitPack, ExitSpec
-from offramp.models.spec import ModelSpec
+from offramp.models import ModelSpec, Spec
 
 Array = np.ndarray
 
 
 class Model(Protocol):
-    """What the oracle asks of a model.
+    """What the oracle asks of a model. One with an encoder (`max_source_len` > 0) is asked through `reading`.
 
     Hidden states are [rows, d]; K and V of one layer are [positions, *kv_shape]. Layers count from 0, boundaries
     from 1.
@@ -26,6 +26,11 @@ class Model(Protocol):
     max_model_len: int
     eos_token_ids: tuple[int, ...]
     kv_shape: tuple[int, ...]
+    max_source_len: int
+
+    def reading(self, source: Sequence[int]) -> Model:
+        """The decoder whose cross-attention reads `source`; the model itself where it has no encoder."""
+        ...
 
     def embed(self, tokens: list[int]) -> Array:
         """Hidden states of tokens at the embedding."""
@@ -78,7 +83,9 @@ def sigmoid(x: float) -> float:
 class OracleModel:
     """A Llama with an exit pack: a `Model` whose K and V are [positions, kv_heads, head_dim]."""
 
-    def __init__(self, spec: ModelSpec, weights: Mapping[str, Array], pack: ExitPack) -> None:
+    max_source_len = 0
+
+    def __init__(self, spec: Spec, weights: Mapping[str, Array], pack: ExitPack) -> None:
         self.spec = spec
         self.pack = pack
         self.num_layers = spec.num_layers
@@ -88,6 +95,10 @@ class OracleModel:
         self.eos_token_ids = spec.eos_token_ids
         self.kv_shape: tuple[int, ...] = (spec.num_kv_heads, spec.head_dim)
         self._weights = {name: np.asarray(w, dtype=np.float64) for name, w in weights.items()}
+
+    def reading(self, source: Sequence[int]) -> OracleModel:
+        assert not source
+        return self
 
     def embed(self, tokens: list[int]) -> Array:
         return self._weights["model.embed_tokens.weight"][tokens]
@@ -113,7 +124,8 @@ class OracleModel:
         return np.asarray(hidden + gated @ self._layer(layer, "mlp.down_proj").T)
 
     def top_logits(self, hidden: Array) -> Array:
-        return np.asarray(self._lm_head() @ rms_norm(hidden, self._final_norm(), self.spec.rms_norm_eps))
+        x = rms_norm(hidden, self._final_norm(), self.spec.rms_norm_eps)
+        return np.asarray(self._lm_head() @ x * self.spec.head_scale)
 
     def join(self, boundary: int, hidden: Array, past: Array) -> Array:
         exit, eps = self.pack.exits[boundary - 1], self.spec.rms_norm_eps
@@ -126,7 +138,7 @@ class OracleModel:
     def exit_logits(self, boundary: int, hidden: Array) -> tuple[Array, float | None]:
         exit = self.pack.exits[boundary - 1]
         assert exit.adapter == "none", "the oracle's toy packs have no adapters"
-        x = self._exit_norm(exit, hidden)
+        x = self._exit_norm(exit, hidden) * (1.0 if exit.head == "own" else self.spec.head_scale)
         ids = self.vocabulary(boundary)
         rows = self.pack.tensor(exit.layer, "head.weight") if exit.head == "own" else self._lm_head()[ids]
         logits = np.full(self.spec.vocab_size, -np.inf)
@@ -167,6 +179,7 @@ class OracleModel:
 
     def _rotate(self, x: Array, positions: list[int]) -> Array:
         """Rotary embedding: x [rows, heads, head_dim], first half paired with second half."""
+        assert isinstance(self.spec, ModelSpec)
         half = self.spec.head_dim // 2
         frequency = self.spec.rope.theta ** (-np.arange(half) / half)
         angle = np.array(positions, dtype=np.float64)[:, None, None] * frequency
@@ -178,8 +191,7 @@ class OracleModel:
         return self._weights[f"model.layers.{layer}.{name}.weight"]
 
     def _final_norm(self) -> Array:
-        return self._weights["model.norm.weight"]
+        return self._weights[self.spec.final_norm]
 
     def _lm_head(self) -> Array:
-        tied = self.spec.tie_word_embeddings
-        return self._weights["model.embed_tokens.weight" if tied else "lm_head.weight"]
+        return self._weights[self.spec.lm_head]

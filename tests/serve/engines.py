@@ -124,6 +124,8 @@ class AtWork:
         """Nothing is left of any job."""
         self.engine.check_integrity()
         assert not self.engine.sequences and self.engine.pool.num_free == self.engine.pool.num_blocks
+        sources = self.engine.scheduler.sources
+        assert sources is None or sources.num_free == sources.num_blocks
 
     def pieces(self, number: int) -> list[Piece]:
         news = [message for message in self.sent if isinstance(message, News)]
@@ -154,6 +156,15 @@ def job(prompt: Iterable[int], number: int = 0, **more: Any) -> Job:
     """A job; what `Job` does not know are sampling parameters."""
     own = {name: more.pop(name) for name in list(more) if name in Job.__dataclass_fields__}
     return Job(f"job-{number}", tuple(prompt), SamplingParams(**more), **own)
+
+
+def rescored(llm: LLM, *prompts: tuple[int, ...], exit: Any, **sampling: Any) -> list[Rescored]:
+    """What rescoring says of the outputs for some prompts, one after the other."""
+    at_work = AtWork(llm, shadow=1.0)
+    for number, prompt in enumerate(prompts):
+        at_work.submit(job(prompt, number, exit=exit, **sampling))
+        at_work.finish()
+    return at_work.rescore()
 
 
 def endless(number: int = 0, **more: Any) -> Job:

@@ -184,3 +184,25 @@ def test_the_context_must_hold_prompt_and_output() -> None:
         error = error_of(ask(PATH, body, engine={"max_model_len": 64}), 400)
         assert error["code"] == "context_length_exceeded"
         assert "70 " in error["message"] and "64" in error["message"]
+
+
+def with_encoder(**body: Any) -> Any:
+    return ask(PATH, {"prompt": "abc", **body}, engine={"max_model_len": 16, "max_source_len": 64})
+
+
+def test_beside_an_encoder_the_prompt_is_a_source_of_its_own_length() -> None:
+    answer = with_encoder(prompt="x" * 50, max_tokens=15).json()
+    assert answer["usage"]["prompt_tokens"] == 50
+    for body, says in (
+        ({"prompt": "x" * 65}, "has 65 tokens, the encoder reads 64"),
+        ({"max_tokens": 16}, "at most 15"),
+    ):
+        error = error_of(with_encoder(**body), 400)
+        assert error["code"] == "context_length_exceeded" and says in error["message"]
+
+
+def test_beside_an_encoder_nothing_is_echoed() -> None:
+    for body in ({"echo": True}, {"echo": True, "max_tokens": 0, "logprobs": 1}):
+        error = error_of(with_encoder(**body), 400)
+        assert error["param"] == "echo"
+        assert error["message"].startswith("the model has an encoder")

@@ -216,7 +216,7 @@ def test_statistics_count_what_was_done(running: Running) -> None:
     counts = {layer: after.exit_tokens[layer] - before.exit_tokens.get(layer, 0) for layer in after.exit_tokens}
     assert {layer: count for layer, count in counts.items() if count} == {x: layers.count(x) for x in set(layers)}
     assert after.steps > before.steps and after.rss_bytes > 10**7 and after.kv_total_blocks == 1024
-    assert set(after.seconds) == {"layers", "checks", "fill", "top", "other"}
+    assert set(after.seconds) == {"encoder", "layers", "checks", "fill", "top", "other"}
     assert all(after.seconds[part] > before.seconds[part] for part in ("layers", "checks", "top", "other"))
 
 

@@ -16,10 +16,9 @@ from offramp.calibrate.results import Results
 from offramp.serve import shadow, worker
 from offramp.serve.messages import Cancel
 from offramp.serve.positions import position_of, promised
-from offramp.serve.protocol import Rescored
 from offramp.serve.shadow import Shadow
 from offramp.types.executor import Executor
-from tests.serve.engines import AtWork, Breaking, job
+from tests.serve.engines import AtWork, Breaking, job, rescored
 
 PROMPTS = [(65, 66, 67), (70, 71), tuple(range(30, 90))]
 FILL = ExitParams(threshold=0.2)
@@ -34,14 +33,6 @@ def llm(options: dict[str, Any]) -> Iterator[LLM]:
 @pytest.fixture(autouse=True)
 def hurry(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(worker, "QUIET", 0.0)
-
-
-def rescored(llm: LLM, *prompts: tuple[int, ...], exit: Any, **sampling: Any) -> list[Rescored]:
-    at_work = AtWork(llm, shadow=1.0)
-    for number, prompt in enumerate(prompts):
-        at_work.submit(job(prompt, number, exit=exit, **sampling))
-        at_work.finish()
-    return at_work.rescore()
 
 
 @pytest.mark.parametrize("kv", ["fill", "recompute"])

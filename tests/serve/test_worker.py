@@ -13,8 +13,9 @@ from offramp.engine.policies import Depth
 from offramp.exits.criteria import Signals
 from offramp.serve import worker
 from offramp.serve.messages import Ask, Cancel, Submit, Told
-from offramp.serve.worker import Worker
+from offramp.serve.worker import Worker, describe
 from offramp.types.executor import Executor
+from tests.models.t5_toys import save_t5
 from tests.serve.engines import AtWork, Breaking, job, toy_options
 
 PROMPT = (65, 66, 67)
@@ -122,3 +123,38 @@ def test_a_cancelled_job_is_gone_before_the_next_step(llm: LLM) -> None:
     told = running.sent[-1]
     assert isinstance(told, Told) and told.number == 9
     assert (told.stats.aborted, told.stats.prompt_tokens, told.stats.running) == (3, 5, 0)
+
+
+@pytest.fixture
+def t5(tmp_path: Path) -> Iterator[LLM]:
+    save_t5(tmp_path)
+    with LLM(str(tmp_path), exits=[1, 2], profitability=False) as llm:
+        yield llm
+
+
+def test_an_encoder_decoder_serves_jobs_whose_prompts_are_sources(t5: LLM) -> None:
+    info = describe(t5, [1, 2])
+    assert (info.max_source_len, info.max_model_len) == (2048, 2048) and info.source_tokens >= 2048
+    running, prompts = AtWork(t5), ((3, 4, 5, 1), (6, 7, 1))
+    running.submit(*(job(prompt, i, max_tokens=8, ignore_eos=True, n=2) for i, prompt in enumerate(prompts)))
+    running.worker.step()
+    running.worker.handle(Ask(0))
+    running.finish()
+    running.worker.handle(Ask(1))
+    [before, after] = [message.stats for message in running.sent if isinstance(message, Told)]
+    assert before.source_used_blocks == 1 and after.source_used_blocks == 0 and after.source_total_blocks > 2
+    assert after.prompt_tokens == 7 and after.cached_prompt_tokens == 0 and after.seconds["encoder"] > 0
+    assert [len(running.tokens(i)) for i in (0, 1)] == [16, 16]
+
+
+def test_a_source_that_breaks_off_ends_those_who_brought_it(t5: LLM, capfd: pytest.CaptureFixture[str]) -> None:
+    running = AtWork(t5)
+    running.submit(job((3, 4, 1), 0, max_tokens=8, ignore_eos=True))
+    running.worker.step()
+    good = running.engine.executor
+    running.engine.executor = running.engine.meter.executor = cast("Executor", Breaking(good, "encode"))
+    running.submit(job((5, 6, 1), 1, max_tokens=8, ignore_eos=True, n=2))
+    running.finish()
+    assert len(running.tokens(0)) == 8
+    assert [piece.finish_reason for piece in running.pieces(1) if piece.finish_reason] == ["error", "length"]
+    assert "MemoryError: no room" in capfd.readouterr().err

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as Backend
 
 from offramp.tokenizer import Detokenizer, Tokenizer
-from tests.tokenizer.toys import BYTE_VOCAB, byte_fallback, byte_level
+from tests.tokenizer.toys import BYTE_VOCAB, byte_fallback, byte_level, unigram
 
-BACKENDS: list[Callable[[], Backend]] = [byte_level, byte_fallback]
+BACKENDS: list[Callable[[], Backend]] = [byte_level, byte_fallback, unigram]
 TOKENIZERS = {make.__name__: Tokenizer(make()) for make in BACKENDS}
 KINDS = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
 
@@ -51,6 +51,11 @@ def test_a_character_comes_with_its_last_byte() -> None:
 def test_byte_fallback_comes_with_the_token_after_it() -> None:
     tokenizer = TOKENIZERS["byte_fallback"]
     assert stream(tokenizer, tokenizer.encode("a日b")) == ["a", "", "", "", "日b", ""]
+
+
+def test_a_word_comes_with_its_space_but_for_the_first() -> None:
+    tokenizer = TOKENIZERS["unigram"]
+    assert stream(tokenizer, tokenizer.encode("the a bé")) == ["the", " a", " b", "é", "", ""]
 
 
 def test_text_is_emitted_without_delay() -> None:

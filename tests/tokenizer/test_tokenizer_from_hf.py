@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers.processors import TemplateProcessing
-from transformers import AutoTokenizer, PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerFast, T5Tokenizer
 
 from offramp.errors import InvalidParameter, TokenizerError
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder
-from tests.tokenizer.toys import byte_fallback, byte_level
+from tests.tokenizer.toys import UNIGRAM, byte_fallback, byte_level
 
 
 def save(folder: Path, template: str | None = None, **config: Any) -> Path:
@@ -39,6 +39,18 @@ def test_a_saved_tokenizer_encodes_and_decodes_as_transformers(tmp_path: Path) -
         ids = reference.encode(text)
         assert ours.decode(ids, special) == reference.decode(ids, skip_special_tokens=special)
     assert (ours.bos_token_id, ours.eos_token_id, ours.vocab_size) == (0, 1, len(reference))
+
+
+@pytest.mark.parametrize("text", ["the cab. ", "  a  b", "<extra_id_0> the</s> é", "日x", ""])
+def test_a_t5_tokenizer_encodes_and_decodes_as_transformers(tmp_path: Path, text: str) -> None:
+    cast(Any, T5Tokenizer)(vocab=UNIGRAM, extra_ids=2).save_pretrained(tmp_path)
+    reference, ours = AutoTokenizer.from_pretrained(tmp_path), tokenizer_from_folder(tmp_path)
+    for special in (True, False):
+        assert ours.encode(text, add_special_tokens=special) == reference.encode(text, add_special_tokens=special)
+        ids = reference.encode(text)
+        assert ours.decode(ids, special) == reference.decode(ids, skip_special_tokens=special)
+    assert ours.encode(text)[-1] == ours.eos_token_id == 1
+    assert (ours.bos_token_id, ours.vocab_size, len(ours.special_token_ids)) == (None, len(UNIGRAM), 5)
 
 
 @pytest.mark.parametrize("template", ["$A", "<|start|> $A", "$A <|end|>", "<|start|> $A <|end|>"])

@@ -4,13 +4,19 @@ from __future__ import annotations
 
 from typing import Any
 
-from tokenizers import AddedToken, Tokenizer, decoders, models, normalizers, pre_tokenizers
+from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
 from offramp.tokenizer.pieces import byte_alphabet
 
 SPECIAL = ["<|start|>", "<|end|>"]
 WORDS = ["Ġt", "he", "Ġthe", "12", "Ã©"]
 MERGES = [("Ġ", "t"), ("h", "e"), ("Ġt", "he"), ("1", "2"), ("Ã", "©")]
+PIECES = ["▁", "▁the", "s", "▁a", "a", "b", "é", ".", "▁b", "th", "e", "c"]
+UNIGRAM = [
+    *((piece, 0.0) for piece in ("<pad>", "</s>", "<unk>")),
+    *((piece, -2.0 - i / 8) for i, piece in enumerate(PIECES)),
+    *((f"<extra_id_{i}>", 0.0) for i in (1, 0)),
+]
 BYTE_VOCAB = [*SPECIAL, *byte_alphabet(), *WORDS]
 
 
@@ -40,6 +46,20 @@ def byte_fallback() -> Tokenizer:
         [decoders.Replace("▁", " "), decoders.ByteFallback(), decoders.Fuse(), decoders.Strip(content=" ", left=1)]
     )
     backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in pieces[:3]])
+    return backend
+
+
+def unigram() -> Tokenizer:
+    """SentencePiece's unigram model as T5 has it: special pieces first, sentinels last, and `</s>` behind a text."""
+    backend = Tokenizer(models.Unigram(UNIGRAM, unk_id=2, byte_fallback=False))
+    backend.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.WhitespaceSplit(), pre_tokenizers.Metaspace(replacement="▁", prepend_scheme="always")]
+    )
+    backend.decoder = decoders.Metaspace(replacement="▁", prepend_scheme="always")
+    backend.post_processor = processors.TemplateProcessing(single="$A </s>", special_tokens=[("</s>", 1)])
+    special = [piece for piece, _ in UNIGRAM if piece.startswith("<")]
+    backend.add_special_tokens([AddedToken(token, special=True, normalized=False) for token in special])
     return backend
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -150,23 +150,31 @@ def variable(peer: str) -> str:
 
 
 def given_pythons(pairs: Sequence[tuple[str, str]], engines: Sequence[Engine]) -> dict[str, str]:
-    """The interpreters that were given for peers among `engines`.
+    """The interpreters that were given for peers among `engines`; see `given_paths`."""
+    return given_paths("peer_python", pairs, tuple(PEERS), {engine.peer for engine in engines})
+
+
+def given_paths(
+    param: str, pairs: Sequence[tuple[str, str]], allowed: tuple[str, ...], measured: Collection[str]
+) -> dict[str, str]:
+    """What a flag that may be repeated gives for peers.
 
     Raises:
         InvalidParameter: a peer that does not exist, that is not to be measured, or that is named twice.
     """
     given: dict[str, str] = {}
-    for peer, python in pairs:
-        _check("peer_python", peer, tuple(PEERS))
-        if not any(engine.peer == peer for engine in engines):
+    flag = param.replace("_", "-")
+    for peer, path in pairs:
+        _check(param, peer, allowed)
+        if peer not in measured:
             raise InvalidParameter(
-                f"`--peer-python` names {peer}, which is not to be measured",
-                param="peer_python",
-                hint=f"add {peer} to `--peers`, or leave out `--peer-python {peer}=...`",
+                f"`--{flag}` names {peer}, which is not to be measured",
+                param=param,
+                hint=f"add {peer} to `--peers`, or leave out `--{flag} {peer}=...`",
             )
         if peer in given:
-            raise InvalidParameter(f"`--peer-python` names {peer} twice", param="peer_python")
-        given[peer] = python
+            raise InvalidParameter(f"`--{flag}` names {peer} twice", param=param)
+        given[peer] = path
     return given
 
 

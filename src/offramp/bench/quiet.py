@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic, sleep
@@ -99,19 +99,32 @@ class Watch:
 
     def _own(self) -> int:
         """Ticks used by this process, its descendants, and those of them that have ended."""
-        parents: dict[int, int] = {}
-        ticks: dict[int, int] = {}
-        for entry in self._proc.iterdir():
-            if not entry.name.isdigit():
-                continue
-            try:
-                # The command, in parentheses, may hold anything: read behind the last one.
-                fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
-            except OSError:
-                continue
-            parents[int(entry.name)] = int(fields[1])
-            ticks[int(entry.name)] = sum(map(int, fields[11:15]))
-        ours = {os.getpid()}
-        while grown := {pid for pid, parent in parents.items() if parent in ours} - ours:
-            ours |= grown
-        return sum(ticks.get(pid, 0) for pid in ours)
+        table = _processes(self._proc)
+        return sum(table[pid][1] for pid in _family(table, os.getpid()) if pid in table)
+
+
+def descendants(pid: int, proc: Path = Path("/proc")) -> set[int]:
+    """A process and those that descend from it."""
+    return _family(_processes(proc), pid)
+
+
+def _family(table: Mapping[int, tuple[int, int]], pid: int) -> set[int]:
+    found = {pid}
+    while grown := {child for child, (parent, _) in table.items() if parent in found} - found:
+        found |= grown
+    return found
+
+
+def _processes(proc: Path) -> dict[int, tuple[int, int]]:
+    """The parent of each process, and the ticks that it and its children that have ended used; none without /proc."""
+    table: dict[int, tuple[int, int]] = {}
+    for entry in proc.iterdir() if proc.is_dir() else ():
+        if not entry.name.isdigit():
+            continue
+        try:
+            # The command, in parentheses, may hold anything: read behind the last one.
+            fields = (entry / "stat").read_text(encoding="utf-8", errors="replace").rpartition(")")[2].split()
+        except OSError:
+            continue
+        table[int(entry.name)] = int(fields[1]), sum(map(int, fields[11:15]))
+    return table

@@ -100,9 +100,12 @@ class Cell:
 
 
 def ratio(ours: Cell, theirs: Cell) -> Spread | None:
-    """Ours / theirs, round by round, so that what drifted for both cancels; None without a common round."""
+    """Ours / theirs, round by round, so that what drifted for both cancels; None without a common round.
+
+    A round in which theirs is 0 (tokens that came all at once have no time between them) says nothing.
+    """
     rounds = sorted(ours.clean.keys() & theirs.clean.keys())
-    return spread(ours.clean[r] / theirs.clean[r] for r in rounds)
+    return spread(ours.clean[r] / theirs.clean[r] for r in rounds if theirs.clean[r])
 
 
 @dataclass

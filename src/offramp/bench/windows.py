@@ -14,7 +14,7 @@ from offramp.config import Batching, EngineConfig
 from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
 from offramp.engine.request import Request
-from offramp.types.executor import Executor, Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Executor, Feature, ModelShape, Scored, ScoreRow, SeqRows, SourceRows
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
 
@@ -39,6 +39,10 @@ class CallLog:
     def shape(self) -> ModelShape:
         """Of the executor behind."""
         return self._executor.shape
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        """Pass on."""
+        self._executor.encode(batch)
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         """Pass on and note."""

@@ -16,7 +16,7 @@ from offramp.errors import OfframpError
 from offramp.exits.criteria import Criterion, Signals, make_criterion
 from offramp.exits.write_calibration import params_said
 from offramp.llm.dial import Dial
-from offramp.llm.forced import At, Forced, ForcedPass, in_groups, top_choices
+from offramp.llm.forced import At, Forced, ForcedPass, given, in_groups, parts, top_choices
 from offramp.llm.llm import LLM
 from offramp.types.exits import ExitParams
 from offramp.types.output import Output
@@ -41,7 +41,7 @@ class Measurer:
         assert not llm.engine.config.profitability
         self.llm, self._results, self._on_prompts = llm, results, on_prompts
         self.max_tokens, self._sampling = max_tokens, SamplingParams(max_tokens=max_tokens)
-        self._chunk = CHUNK * llm.engine.config.max_num_seqs
+        self._chunk, self._shape = CHUNK * llm.engine.config.max_num_seqs, llm.engine.executor.shape
 
     def results(self, setting: ExitParams, prompts: Sequence[Tokens]) -> Generator[Found, None, None]:
         """For each prompt in order: `tokens` generated, how many `differ` from full depth, and layers `run`."""
@@ -99,7 +99,7 @@ class Measurer:
 
     def _compare(self, prompts: list[Tokens], setting: ExitParams) -> list[Found]:
         outputs = self._generate(prompts, setting)
-        chosen = top_choices(self.llm.engine, [given(output) for output in outputs])
+        chosen = top_choices(self.llm.engine, [given(output, self._shape) for output in outputs])
         return [
             {
                 "tokens": len(output.token_ids),
@@ -123,8 +123,8 @@ class Measurer:
     def _observe(self, prompts: list[Tokens], criterion: Criterion) -> list[Found]:
         outputs = self._generate(prompts, "off")
         found: list[Found] = []
-        for first, texts in in_groups([given(output) for output in outputs], self.llm.engine):
-            with ForcedPass(self.llm.engine, [text.tokens for text in texts]) as forced:
+        for first, texts in in_groups([given(output, self._shape) for output in outputs], self.llm.engine):
+            with ForcedPass(self.llm.engine, *parts(texts)) as forced:
                 for number, text in enumerate(texts):
                     count = len(outputs[first + number].token_ids)
                     found.append({"tokens": count, "tests": self._tests(forced, number, text, criterion)})
@@ -150,8 +150,3 @@ class Measurer:
                 tests[i].append((sure, int(token != text.tokens[rows[i].position + 1])))
             earlier = [(*before, signal) for before, signal in zip(earlier, signals, strict=True)]
         return tests
-
-
-def given(output: Output) -> Forced:
-    """An output as text whose generated tokens are asked about."""
-    return Forced((*output.prompt_token_ids, *output.token_ids), len(output.prompt_token_ids))

@@ -43,23 +43,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         group.add_argument(flag, type=read, metavar=metavar, help=help, default=argparse.SUPPRESS, **more)
 
     add("--threads", int, "N", "threads of every engine (default: one per core)")
-    add("--batch", _integers, "N,...", "sequences at once (default: 1,4,8,16,32)")
+    add("--batch", integers, "N,...", "sequences at once (default: 1,4,8,16,32)")
     add("--repeats", int, "N", "rounds that count (default: 5)")
     add("--new-tokens", int, "N", "tokens timed for each sequence (default: 64)")
-    add("--dtype", _words, "TYPE,...", "offramp's weights; exits: one type (default: engine int8,int4; exits int8)")
+    add("--dtype", words, "TYPE,...", "offramp's weights; exits: one type (default: engine int8,int4; exits int8)")
     group = parser.add_argument_group("engine")
     add(
         "--peers",
-        _words,
+        words,
         "NAME,...",
         "others, `NAME`, `NAME:PRECISION` or `NAME:PRECISION@avx2`; `none` for none (default: all)",
     )
     python = "the Python that has a peer (default: $OFFRAMP_BENCH_PYTHON_<NAME>, or this one); may be repeated"
-    add("--peer-python", _setting, "NAME=PATH", python, action="append")
+    add("--peer-python", setting, "NAME=PATH", python, action="append")
     add("--prefill", int, "N", "tokens of the prompt whose first token is timed; 0 for none (default: 512)")
     group = parser.add_argument_group("exits")
     add("--trace", Path, "FILE", "also replay the exits that `--record-trace` wrote to this file")
-    add("--policies", _words, "NAME,...", "of batching (default: lockstep,compact,depth)")
+    add("--policies", words, "NAME,...", "of batching (default: lockstep,compact,depth)")
     add("--head-words", int, "N", "tokens that exit heads score, 0 for all (default: 8192)")
 
 
@@ -82,7 +82,7 @@ def run(args: argparse.Namespace) -> int:
         raise InvalidParameter(
             "`--resume` needs `--out`", param="resume", hint="give the `--out` of the run to go on with"
         )
-    with _folder(args.out) as folder, show_progress() as update:
+    with report_folder(args.out) as folder, show_progress() as update:
         if args.what == "engine":
             return _engine(args, folder, update)
         return _exits(args, folder, update)
@@ -96,16 +96,16 @@ def _engine(args: argparse.Namespace, folder: Path, update: Update) -> int:
     from offramp.bench.settings import QUICK, Settings
     from offramp.bench.svg import plot
 
-    given = _given(args, {"batches": "batch", "prefill_tokens": "prefill"}, "repeats", "new_tokens")
+    given = given_flags(args, {"batches": "batch", "prefill_tokens": "prefill"}, "repeats", "new_tokens")
     settings = Settings(**{**(QUICK if args.quick else {}), **given})
     peers = getattr(args, "peers", list(PEERS))
     engines = our_engines(getattr(args, "dtype", ["int8", "int4"])) + peer_engines([] if peers == ["none"] else peers)
     pythons = given_pythons(getattr(args, "peer_python", []), engines)
-    run = EngineRun(engines, settings, _threads(args), folder, pythons=pythons, update=update)
+    run = EngineRun(engines, settings, threads_of(args), folder, pythons=pythons, update=update)
     report = run.run(read_model(args.model, on_download(update)), hasattr(args, "resume"))
     (folder / "engine.svg").write_text(plot(report), encoding="utf-8")
     update(1, 1, "done")
-    _show(args, report.to_dict(), tables(report), [*absent_lines(report), rejected_line(report)])
+    show_report(args, report.to_dict(), tables(report), [*absent_lines(report), rejected_line(report)])
     # A peer may be absent; that offramp fails is an error even where it got through in another precision.
     return int(any(engine.ours and engine.absent is not None for engine in report.engines))
 
@@ -119,12 +119,12 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
     from offramp.bench.inputs import read_model
     from offramp.models.cache import sha256_of
 
-    given = _given(args, {"batches": "batch"}, "repeats", "new_tokens", "policies", "head_words")
+    given = given_flags(args, {"batches": "batch"}, "repeats", "new_tokens", "policies", "head_words")
     settings = ExitSettings(**{**(QUICK if args.quick else {}), **given})
     engines = our_engines(getattr(args, "dtype", ["int8"]))
     if len(engines) != 1:
         raise InvalidParameter("`bench exits` takes one `--dtype`", param="dtype")
-    threads = _threads(args)
+    threads = threads_of(args)
     model = read_model(args.model, on_download(update))
     depth = model.spec.num_layers
     shipped = shipped_trace(depth)
@@ -141,11 +141,11 @@ def _exits(args: argparse.Namespace, folder: Path, update: Update) -> int:
             run.replay(llm.engine.executor, model.prompts, traces)
     (folder / "exits.svg").write_text(exit_plot(run.report), encoding="utf-8")
     update(1, 1, "done")
-    _show(args, run.report.to_dict(), exit_tables(run.report), [exit_rejected_line(run.report)])
+    show_report(args, run.report.to_dict(), exit_tables(run.report), [exit_rejected_line(run.report)])
     return 0
 
 
-def _show(args: argparse.Namespace, report: dict[str, Any], tables: list[Table], notes: list[str]) -> None:
+def show_report(args: argparse.Namespace, report: dict[str, Any], tables: list[Table], notes: list[str]) -> None:
     if args.json:
         print_json(report)
     else:
@@ -165,13 +165,13 @@ def _lines(table: Table) -> list[str]:
     return [table.title, texts[0], "-" * max(map(len, texts)), *texts[1:]]
 
 
-def _given(args: argparse.Namespace, renamed: dict[str, str], *names: str) -> dict[str, Any]:
+def given_flags(args: argparse.Namespace, renamed: dict[str, str], *names: str) -> dict[str, Any]:
     """The flags that were given, by the names of the settings they are."""
     flags = {**renamed, **{name: name for name in names}}
     return {name: getattr(args, flag) for name, flag in flags.items() if hasattr(args, flag)}
 
 
-def _threads(args: argparse.Namespace) -> int:
+def threads_of(args: argparse.Namespace) -> int:
     if hasattr(args, "threads"):
         check_integer("threads", args.threads, 1, MAX_THREADS)
         threads: int = args.threads
@@ -186,7 +186,7 @@ def _threads(args: argparse.Namespace) -> int:
 
 
 @contextmanager
-def _folder(out: Path | None) -> Iterator[Path]:
+def report_folder(out: Path | None) -> Iterator[Path]:
     """The folder for files: as given, made if need be, or one that is removed at the end."""
     if out is None:
         with tempfile.TemporaryDirectory(prefix="offramp-bench-") as folder:
@@ -196,12 +196,12 @@ def _folder(out: Path | None) -> Iterator[Path]:
         yield out
 
 
-def _words(text: str) -> list[str]:
+def words(text: str) -> list[str]:
     """`a,b`."""
     return text.split(",")
 
 
-def _integers(text: str) -> tuple[int, ...]:
+def integers(text: str) -> tuple[int, ...]:
     """`1,8`."""
     try:
         return tuple(int(word) for word in text.split(","))
@@ -209,6 +209,6 @@ def _integers(text: str) -> tuple[int, ...]:
         raise argparse.ArgumentTypeError(f"`{text}` is not a list of whole numbers such as 1,8") from None
 
 
-def _setting(text: str) -> tuple[str, str]:
+def setting(text: str) -> tuple[str, str]:
     """`NAME=PATH`."""
     return values.pair(text, str, str)

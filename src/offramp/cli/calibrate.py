@@ -83,7 +83,7 @@ def run(args: argparse.Namespace) -> int:
     drafts = DraftOptions(**common, **_given(args, draft_lengths="lengths", draft_batch="batch"))
     reports: list[RiskReport | Race] = []
     with flags.open_llm(args, profitability=False) as llm, show_progress() as update:
-        longest = llm.engine.executor.shape.max_model_len - risks.max_tokens
+        longest = llm.longest_prompt(risks.max_tokens)
         files = [path for path in args.data if path != SELF]
         found = read_prompts(files, llm.tokenizer) + (held_out_prompts(pack) if SELF in args.data else [])
         prompts = choose_prompts(found, args.prompts, longest)

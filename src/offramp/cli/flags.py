@@ -30,7 +30,9 @@ MODEL_FLAGS = (
     "device",
     "threads",
     "max_model_len",
+    "max_source_len",
     "kv_tokens",
+    "source_tokens",
     "block_size",
     "exits",
 )
@@ -96,9 +98,12 @@ def add_model_flags(parser: argparse.ArgumentParser, *, positional: bool = False
         "--max-model-len",
         values.length,
         "N",
-        "longest prompt with its output, such as 4096 or 32k (default: the model's, at most 8192)",
+        "longest prompt with its output, such as 4096 or 32k (default: the model's, at most 8192, or 2048 beside an "
+        "encoder)",
     )
+    add("--max-source-len", values.length, "N", "longest source of a model with an encoder (default: at most 2048)")
     add("--kv-tokens", int, "N", "tokens the KV cache holds (default: about 1 GiB of them)")
+    add("--source-tokens", int, "N", "tokens the store of sources holds, of an encoder (default: out of that 1 GiB)")
     add("--block-size", int, "N", "tokens in a block of the KV cache (default: 16)")
 
 

@@ -90,6 +90,8 @@ def _in_form(args: argparse.Namespace, llm: LLM, prompts: list[Prompt]) -> list[
             raise InvalidParameter("`--raw` has no conversation and no system message", param="raw")
         return prompts
     if not (args.chat or conversations or args.system is not None):
+        if llm.has_encoder:
+            return prompts
         try:
             _ = llm.tokenizer.chat_template
         except TokenizerError as error:

@@ -36,6 +36,9 @@ def run(args: argparse.Namespace) -> int:
         *(("fill from", str(f["from"]), *_times(f)) for f in facts["fills"]),
     ]
     print_table("what a call costs", ("call", "layers", "1 row", "8 rows"), costs)
+    if sources := facts.get("sources"):
+        rows = [(str(source["tokens"]), f"{source['seconds'] * 1e3:.2f} ms") for source in sources]
+        print_table("what encoding a source costs", ("tokens", "time"), rows)
     return 0
 
 

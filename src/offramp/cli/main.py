@@ -28,6 +28,8 @@ COMMANDS = {
     "calibrate": "set an exit pack's thresholds for given risks",
     "eval": "show what exits cost in quality and save in time",
     "bench": "measure this engine beside others, or what exits save",
+    "bench serve": "put load on a server with OpenAI's API and measure it",
+    "bench servers": "measure this server beside others",
     "doctor": "show what offramp finds on this machine",
 }
 
@@ -75,13 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _dispatch(words: list[str]) -> int:
-    if words and words[0] in COMMANDS:
-        name = words[0]
-        module = import_module(f"offramp.cli.{name}")
-        parser = command_parser(name, module.TAKES, COMMANDS[name], module.EXAMPLES)
-        module.add_arguments(parser)
-        code: int = module.run(parser.parse(words[1:]))
-        return code
+    for size in (2, 1):
+        name = " ".join(words[:size])
+        if name in COMMANDS:
+            module = import_module(f"offramp.cli.{name.replace(' ', '_')}")
+            parser = command_parser(name, module.TAKES, COMMANDS[name], module.EXAMPLES)
+            module.add_arguments(parser)
+            code: int = module.run(parser.parse(words[size:]))
+            return code
     parser = _top_parser()
     if words and not words[0].startswith("-"):
         parser.error(f"unknown command `{words[0]}`", did_you_mean(words[0], COMMANDS))
@@ -91,7 +94,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _top_parser() -> CommandParser:
-    listed = "\n".join(f"  {name:<10} {what}" for name, what in COMMANDS.items())
+    listed = "\n".join(f"  {name:<14} {what}" for name, what in COMMANDS.items())
     parser = CommandParser(
         prog="offramp",
         usage="offramp COMMAND ...",

@@ -18,7 +18,7 @@ from offramp.errors import InvalidParameter, MissingDependency
 from offramp.types.exits import ExitParams
 
 if TYPE_CHECKING:
-    from offramp.models import LoadedModel
+    from offramp.models import AnyModel
     from offramp.serve.settings import ServerSettings
 
 TAKES = "[MODEL]"
@@ -74,7 +74,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--drain-timeout", float, "SECONDS", "what running requests get when the server is told to end")
     add("--shadow", float, "SHARE", "of requests, such as 0.01, to rescore at full depth while idle: the measured risk")
     add("--log-format", str, None, "of the log on standard error", choices=("text", "json"))
-    add("--kv-cache-memory", values.size, "BYTES", "of the KV cache, such as 4G, instead of --kv-tokens")
+    add("--kv-cache-memory", values.size, "BYTES", "of the KV cache, sources included, such as 4G, not --kv-tokens")
     group.add_argument("--config", type=Path, metavar="FILE", help="TOML with any of these options by name")
     group.add_argument("--print-config", action="store_true", help="print all options and where they come from")
     flags.add_model_flags(parser, positional=True, default=argparse.SUPPRESS)
@@ -105,9 +105,9 @@ def run(args: argparse.Namespace) -> int:
 
     with listen(asked["host"], asked["port"]) as listening:
         with show_progress() as update:
-            from offramp.models import load_model
+            from offramp.models import load_any
 
-            model = load_model(asked["model"], on_download(update))
+            model = load_any(asked["model"], on_download(update))
         _serve(model, asked, settings, listening)
     return 0
 
@@ -159,7 +159,7 @@ def _key(asked: dict[str, Any]) -> str | None:
     return key
 
 
-def _serve(model: LoadedModel, asked: dict[str, Any], settings: ServerSettings, listening: Any) -> None:
+def _serve(model: AnyModel, asked: dict[str, Any], settings: ServerSettings, listening: Any) -> None:
     from offramp.serve.app import create_app
     from offramp.serve.logs import Log
     from offramp.serve.metrics import Metrics
@@ -174,26 +174,32 @@ def _serve(model: LoadedModel, asked: dict[str, Any], settings: ServerSettings, 
     asyncio.run(serve(app, client, settings, listening, print_note))
 
 
-def engine_options(model: LoadedModel, asked: dict[str, Any]) -> dict[str, Any]:
-    """The arguments of `LLM` in the engine's process. A cache given in bytes becomes one in tokens.
+def engine_options(model: AnyModel, asked: dict[str, Any]) -> dict[str, Any]:
+    """The arguments of `LLM` in the engine's process. A cache given in bytes becomes one in tokens and source tokens.
 
     Raises:
-        InvalidParameter: it is given in both.
+        InvalidParameter: it is given in both, or a length is not the model's.
     """
     names = ("model", "max_queue", *flags.MODEL_FLAGS, *flags.ENGINE_FLAGS)
     given = {name: asked[name] for name in names if name in asked}
     memory = asked.get("kv_cache_memory")
     if memory is None:
         return given
-    if "kv_tokens" in given:
-        raise InvalidParameter(
-            "there is `kv_tokens` and `kv_cache_memory`", param="kv_cache_memory", hint="give one of them"
-        )
+    for name in ("kv_tokens", "source_tokens"):
+        if name in given:
+            raise InvalidParameter(
+                f"there is `{name}` and `kv_cache_memory`", param="kv_cache_memory", hint="give one of them"
+            )
     from offramp.llm.backend import choose_backend
-    from offramp.llm.load import resolve_exits, token_bytes
+    from offramp.llm.load import resolve_exits
+    from offramp.llm.stores import Stores
 
     kinds = {name: given.get(name, default) for name, default in {"executor": "auto", "device": "cpu"}.items()}
-    backend = choose_backend(**kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"))
-    pack = resolve_exits(given.get("exits"), model)
-    states = len(pack.exits) + 1 + pack.reads_past
-    return {**given, "kv_tokens": memory // token_bytes(model.spec, states, backend)}
+    backend = choose_backend(
+        **kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"), spec=model.spec
+    )
+    stores = Stores(model.spec, resolve_exits(given.get("exits"), model), backend)
+    tokens, source_tokens = stores.split(
+        memory, *stores.lengths(given.get("max_model_len"), given.get("max_source_len"))
+    )
+    return {**given, "kv_tokens": tokens, **({"source_tokens": source_tokens} if stores.has_sources else {})}

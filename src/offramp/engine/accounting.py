@@ -31,9 +31,10 @@ def report(sequence: Sequence) -> ExitReport:
         drafts_accepted=sequence.drafts_accepted,
         top_passes=sequence.top_passes,
         replayed_tokens=sequence.replayed_tokens,
-        cached_prompt_tokens=sequence.cached_prompt_tokens,
+        cached_prompt_tokens=sequence.cached_prompt_tokens if sequence.source is None else 0,
         exits=None if sequence.exit is None else _summary(sequence.exit),
         switched_off=sequence.switched_off,
+        encoded_tokens=sequence.encoded_tokens,
     )
 
 

@@ -1,11 +1,24 @@
-"""Carry out the moves of a plan: copy shared blocks, pass exited tokens, run the segments, move the frontiers."""
+"""Carry out the moves of a plan: encode sources, copy shared blocks, pass exited tokens, run the segments, move the
+frontiers."""
 
 from __future__ import annotations
 
 from offramp.engine.fills import Fill, due_fills, pending_fills, split
 from offramp.engine.meter import Meter
 from offramp.engine.sequence import Sequence
+from offramp.engine.sources import written
 from offramp.types.executor import SeqRows
+
+
+def encode(meter: Meter, readers: list[Sequence]) -> int:
+    """Encode the source of each of the sequences; nothing counts as written unless all is. Returns how many tokens."""
+    sources = [sequence.source for sequence in readers if sequence.source is not None]
+    if sources:
+        meter.encode([source.rows for source in sources])
+    for sequence, source in zip(readers, sources, strict=True):
+        source.encoded = True
+        sequence.encoded_tokens += len(source.tokens)
+    return sum([len(source.tokens) for source in sources])
 
 
 def advance(meter: Meter, segments: range, moves: list[tuple[Sequence, int]]) -> int:
@@ -37,7 +50,7 @@ def advance(meter: Meter, segments: range, moves: list[tuple[Sequence, int]]) ->
         if runs:
             num_rows += len(runs)
             tokens = sequence.tokens[runs[0] : runs[-1] + 1] if first == 0 else ()
-            batch.append(SeqRows(runs, tokens, lease.blocks))
+            batch.append(SeqRows(runs, tokens, lease.blocks, written(sequence.source)))
     if copies:
         meter.executor.copy_blocks(copies)
     if fills:

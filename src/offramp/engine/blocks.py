@@ -5,8 +5,12 @@ from __future__ import annotations
 from collections import Counter, OrderedDict
 from collections.abc import Sequence
 
-BlockKey = tuple[int, tuple[int, ...]]
-"""Identity of a cached block: the identity of the block before it (0 at the start) and the block's own tokens."""
+Root = tuple[int, ...]
+"""What a sequence reads beside its own tokens: those of its source, none for a decoder-only model."""
+
+BlockKey = tuple[int | Root, tuple[int, ...]]
+"""Identity of a cached block: the identity of the block before it (the root at the start) and the block's own tokens.
+So sequences of different sources share no block."""
 
 
 class BlockPool:
@@ -62,12 +66,13 @@ class BlockPool:
             else:
                 self._blank.append(block)
 
-    def find(self, tokens: Sequence[int], limit: int) -> list[tuple[int, int]]:
+    def find(self, tokens: Sequence[int], limit: int, root: Root = ()) -> list[tuple[int, int]]:
         """The cached blocks that hold a prefix of `tokens`, within the first `limit` tokens: (block, identity)."""
         found: list[tuple[int, int]] = []
         if not self.prefix_caching:
             return found
-        identity, size = 0, self.block_size
+        identity: int | Root = root
+        size = self.block_size
         for start in range(0, limit - size + 1, size):
             hit = self._cached.get((identity, tuple(tokens[start : start + size])))
             if hit is None:
@@ -76,9 +81,9 @@ class BlockPool:
             identity = hit[1]
         return found
 
-    def free_needed(self, tokens: Sequence[int], limit: int) -> int:
+    def free_needed(self, tokens: Sequence[int], limit: int, root: Root = ()) -> int:
         """Free blocks that a new lease over `tokens` would use up, cached ones it would adopt included."""
-        in_use = sum(self._references[block] > 0 for block, _ in self.find(tokens, limit))
+        in_use = sum(self._references[block] > 0 for block, _ in self.find(tokens, limit, root))
         return -(-len(tokens) // self.block_size) - in_use
 
     def freed_by(self, leases: Sequence[Lease]) -> int:
@@ -86,7 +91,7 @@ class BlockPool:
         held = Counter(block for lease in leases for block in lease.blocks)
         return sum(count == self._references[block] for block, count in held.items())
 
-    def register(self, block: int, before: int, tokens: tuple[int, ...]) -> int:
+    def register(self, block: int, before: int | Root, tokens: tuple[int, ...]) -> int:
         """Make a full, exact block findable; returns its identity.
 
         Where the same content is cached already, that block stays the cached one and this one stays private; a block
@@ -131,11 +136,11 @@ class BlockPool:
 class Lease:
     """The block table of one sequence. `close` gives every block back and may be called twice."""
 
-    def __init__(self, pool: BlockPool) -> None:
-        self._pool = pool
+    def __init__(self, pool: BlockPool, root: Root = ()) -> None:
+        self._pool, self._root = pool, root
         self.blocks: list[int] = []
         self.num_registered = 0
-        self._identity = 0
+        self._identity: int | Root = root
 
     def blocks_needed(self, num_tokens: int, writes_from: int) -> int:
         """Blocks to take so that `num_tokens` are covered and those from `writes_from` on can be written."""
@@ -165,7 +170,7 @@ class Lease:
 
     def adopt_prefix(self, tokens: Sequence[int], limit: int) -> int:
         """Start from cached blocks, at most `limit` tokens; returns how many tokens they hold."""
-        for block, identity in self._pool.find(tokens, limit):
+        for block, identity in self._pool.find(tokens, limit, self._root):
             self._pool.hold(block)
             self.blocks.append(block)
             self._identity = identity
@@ -174,7 +179,7 @@ class Lease:
 
     def fork(self, num_tokens: int) -> Lease:
         """A lease that shares the blocks of the first `num_tokens` tokens, a partial last one included."""
-        other = Lease(self._pool)
+        other = Lease(self._pool, self._root)
         other.blocks = self.blocks[: -(-num_tokens // self._pool.block_size)]
         for block in other.blocks:
             self._pool.hold(block)
@@ -196,4 +201,4 @@ class Lease:
         """Give every block back, last first, so that a prefix outlives what follows it."""
         while self.blocks:
             self._pool.release(self.blocks.pop())
-        self.num_registered, self._identity = 0, 0
+        self.num_registered, self._identity = 0, self._root

@@ -1,4 +1,7 @@
-"""What a step costs: cost(segment, rows) = a + b * rows seconds, measured at start-up and refreshed while running."""
+"""What a step costs: cost(segment, rows) = a + b * rows seconds, measured at start-up and refreshed while running.
+
+An encoder's rows are the tokens of its sources.
+"""
 
 from __future__ import annotations
 
@@ -43,25 +46,30 @@ class Line:
 
 
 class CostModel:
-    """Prices of advancing a segment, of a check at an exit or a choice at the top, and of passing tokens.
+    """Prices of encoding, of advancing a segment, of a check at an exit or a choice at the top, and of passing tokens.
 
-    `segments[s]` prices `run_segment(s)`, `checks[k-1]` scoring at boundary k (the last one is the top),
-    `passes[k-1]` passing from boundary k to the top.
+    `encoder` prices `encode` by tokens; without an encoder nobody asks. `segments[s]` prices `run_segment(s)`,
+    `checks[k-1]` scoring at boundary k (the last one is the top), `passes[k-1]` passing from boundary k to the top.
     """
 
     def __init__(self, num_segments: int) -> None:
+        self.encoder = Line()
         self.segments = [Line() for _ in range(num_segments)]
         self.checks = [Line() for _ in range(num_segments)]
         self.passes = [Line() for _ in range(num_segments - 1)]
 
     @classmethod
     def from_layers(cls, layers_at: Sequence[int]) -> CostModel:
-        """One unit per layer and call plus a tenth per row; checks one unit; passes a twentieth of a layer per row."""
+        """One unit per layer and call plus a tenth per row; checks one unit; passes a twentieth of a layer per row.
+
+        An encoder is taken to be as deep as the model.
+        """
         model = cls(len(layers_at) - 1)
         depth = layers_at[-1]
         for s, line in enumerate(model.segments):
             size = layers_at[s + 1] - layers_at[s]
             line.a, line.b = 1.0 * size, 0.1 * size
+        model.encoder.a, model.encoder.b = 1.0 * depth, 0.1 * depth
         for line in model.checks:
             line.a, line.b = 1.0, 0.1
         for k, line in enumerate(model.passes, start=1):

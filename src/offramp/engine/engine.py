@@ -6,22 +6,22 @@ A step is plan (scheduler) -> advance (executor) -> decide (criterion, top) -> a
 from __future__ import annotations
 
 from collections.abc import Callable
-from collections.abc import Sequence as Seq
 
 from offramp.config import EngineConfig
-from offramp.engine.advance import advance, fill_now
+from offramp.engine.admit import admit
+from offramp.engine.advance import advance, encode, fill_now
 from offramp.engine.blocks import BlockPool
 from offramp.engine.costs import CostModel
 from offramp.engine.decide import Test, apply_top, score_prompts, test_exits, top_choices
 from offramp.engine.guide import no_choice
 from offramp.engine.integrity import check_integrity
-from offramp.engine.make import make_sequences
+from offramp.engine.make import make_sequences, with_start
 from offramp.engine.meter import Meter
 from offramp.engine.past import kept_past
-from offramp.engine.plan import Admission, Advance, Finished, Plan, StepResult
+from offramp.engine.plan import Advance, Finished, Plan, StepResult
 from offramp.engine.policies import make_policy
 from offramp.engine.request import Fault, Request, StopCheck, TokenEvent
-from offramp.engine.scheduler import Scheduler, lease_for
+from offramp.engine.scheduler import Scheduler
 from offramp.engine.sequence import Sequence
 from offramp.engine.validate import check_request
 from offramp.types.executor import Executor
@@ -57,7 +57,10 @@ class Engine:
         self.meter = Meter(executor, self.costs, switching=self.config.profitability)
         self.pool = BlockPool(shape.num_blocks, shape.block_size, prefix_caching=self.config.prefix_caching)
         self.policy = make_policy(self.config.batching, self.costs)
-        self.scheduler = Scheduler(self.config, self.pool, self.policy)
+        sources = None
+        if shape.encoder is not None:
+            sources = BlockPool(shape.encoder.num_blocks, shape.block_size, prefix_caching=False)
+        self.scheduler = Scheduler(self.config, self.pool, self.policy, sources)
         self.on_test = on_test
         self.sequences: dict[int, Sequence] = {}
         self._stop_checks: dict[int, StopCheck] = {}
@@ -74,6 +77,7 @@ class Engine:
             InvalidParameter, Unsupported, CacheTooSmall: the request can never be served, with the reason.
             QueueFull: `max_queue` sequences wait already.
         """
+        request = with_start(request, self.executor.shape)
         check_request(request, self.executor, self.config)
         self.scheduler.check_room(request.sampling.n)
         new = make_sequences(request, self._num_submitted, self.executor.shape, self.sequences.values())
@@ -112,9 +116,9 @@ class Engine:
         """Plan the next step and carry it out. There must be work."""
         self.suspects = ()
         self.meter.live = self.scheduler.load
-        admit = self.scheduler.admissions(self.meter.exits_pay)
-        self._admit(admit)
-        segment, moves, preempted = self.scheduler.select()
+        admitted = self.scheduler.admissions(self.meter.exits_pay)
+        admit(self.scheduler, admitted)
+        segment, moves, preempted, encoding = self.scheduler.select()
         verify_off = () if self.meter.verify_pays() else tuple(s.number for s, _ in moves if s.drafts)
         # Where everybody moves together, and on, no other step could come between.
         alone = len(moves) + len(preempted) == len(self.scheduler.running)
@@ -122,13 +126,15 @@ class Engine:
         advances = tuple([Advance(s.number, stop) for s, stop in moves])
         preempt = tuple([s.number for s in preempted])
         abort, self._aborted = tuple(self._aborted), []
-        return self._carry_out(Plan(self._num_steps, segment, advances, abort, admit, preempt, verify_off, to_top))
+        sources = tuple([s.number for s in encoding])
+        plan = Plan(self._num_steps, segment, advances, abort, admitted, preempt, verify_off, to_top, sources)
+        return self._carry_out(plan)
 
     def carry_out(self, plan: Plan) -> StepResult:
         """Repeat a recorded step on an engine that has been given the same requests and earlier plans."""
         for number in plan.abort:
             self.abort(number)
-        self._admit(plan.admit)
+        admit(self.scheduler, plan.admit)
         return self._carry_out(plan)
 
     def _carry_out(self, plan: Plan) -> StepResult:
@@ -144,6 +150,12 @@ class Engine:
         before = [(s, list(s.frontier)) for s in moved]
         top = self.executor.shape.num_segments
         segments = range(plan.segment, top if plan.to_top else plan.segment + 1)
+        encoding = [self.sequences[number] for number in plan.encode]
+        try:
+            self.policy.encoded(encode(self.meter, encoding))
+        except BaseException:
+            self._undo([(s, list(s.frontier)) for s in encoding], plan.encode)
+            raise
         try:
             rows = advance(self.meter, segments, moves)
             events, chose = self._decide(segments.stop, moved)
@@ -158,22 +170,6 @@ class Engine:
             chose_here = chose if segment == segments[-1] else ()
             self.policy.stepped(segment, rows, moved, chose_here, len(self.scheduler.running))
         return StepResult(plan, tuple(events), finished)
-
-    def _admit(self, admissions: Seq[Admission]) -> None:
-        for number, exits_on, fork in admissions:
-            sequence = self.scheduler.waiting.popleft()
-            assert sequence.number == number, f"plan admits {number}, the queue has {sequence.number}"
-            sequence.switched_off |= sequence.exits_on and not exits_on
-            sequence.exits_on = exits_on
-            if fork:
-                assert sequence.parent is not None and sequence.parent.lease is not None
-                sequence.lease = sequence.parent.lease.fork(sequence.prompt_length)
-                sequence.share_prompt()
-            else:
-                sequence.lease = lease_for(self.pool, sequence)
-            sequence.parent = None
-            self.scheduler.running.append(sequence)
-            self.policy.admitted(sequence, len(self.scheduler.running))
 
     def _undo(self, before: list[tuple[Sequence, list[int]]], suspects: tuple[int, ...]) -> None:
         """A step broke off, nobody knows where: whoever it moved starts over from what was decided."""

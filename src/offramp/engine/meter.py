@@ -10,7 +10,7 @@ from typing import ClassVar, TypeVar
 
 from offramp.engine.costs import CostModel
 from offramp.engine.sequence import Sequence as TokenSequence
-from offramp.types.executor import Executor, SeqRows
+from offramp.types.executor import Executor, SeqRows, SourceRows
 from offramp.types.exits import KVPolicy
 
 T = TypeVar("T")
@@ -64,6 +64,7 @@ class Account:
 class TimeSplit:
     """Seconds spent so far, by what they were spent on."""
 
+    encoder: float = 0.0
     layers: float = 0.0
     checks: float = 0.0
     fill: float = 0.0
@@ -72,7 +73,7 @@ class TimeSplit:
     @property
     def total(self) -> float:
         """All of it."""
-        return self.layers + self.checks + self.fill + self.top
+        return self.encoder + self.layers + self.checks + self.fill + self.top
 
 
 @dataclass
@@ -93,6 +94,13 @@ class Meter:
     def account(self, kv: KVPolicy) -> Account:
         """That of a policy at the present load."""
         return self.accounts[kv, self.live.bit_length()]
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        """Encode sources."""
+        seconds = self._timed(lambda: self.executor.encode(batch))[1]
+        self.time.encoder += seconds
+        if self.switching:
+            self.costs.encoder.observe(sum([len(rows.tokens) for rows in batch]), seconds)
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows], rows: int, verifying: int, recomputed: int) -> None:
         """Run `rows` rows; `verifying` and `recomputed` of them are owed to exits under those policies."""

@@ -29,8 +29,9 @@ class Advance(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Plan:
-    """One step: admit, preempt, then advance one segment and decide at the boundary above it.
+    """One step: admit, preempt, encode, then advance one segment and decide at the boundary above it.
 
+    `encode` lists a sequence for each source that is encoded; whoever reads one of them may advance in the same step.
     With `to_top` the same rows go on through every segment above: nobody is tested on the way.
     `abort` lists the sequences the caller aborted since the step before.
     `verify_off` lists the running `verify` sequences that draft no more from now on.
@@ -44,6 +45,7 @@ class Plan:
     preempt: tuple[int, ...] = ()
     verify_off: tuple[int, ...] = ()
     to_top: bool = False
+    encode: tuple[int, ...] = ()
 
     @property
     def moved(self) -> tuple[int, ...]:

@@ -42,6 +42,10 @@ class BatchingPolicy(Protocol):
         """A sequence starts to run."""
         ...
 
+    def encoded(self, tokens: int) -> None:
+        """A step encoded sources of so many tokens."""
+        ...
+
     def stepped(self, segment: int, rows: int, moved: Seq[Sequence], chose: Seq[Sequence], running: int) -> None:
         """A step advanced `rows` rows of the sequences `moved`; `chose` are those that chose a token in it."""
         ...
@@ -58,6 +62,9 @@ class Compact:
         return segment, [c for c in candidates if c.segment == segment]
 
     def admitted(self, sequence: Sequence, running: int) -> None:
+        pass
+
+    def encoded(self, tokens: int) -> None:
         pass
 
     def stepped(self, segment: int, rows: int, moved: Seq[Sequence], chose: Seq[Sequence], running: int) -> None:
@@ -85,7 +92,7 @@ class Depth:
     Each sequence has a deadline that moves one full-depth iteration per token, with at most `CREDIT` iterations in
     hand. Whoever has less than one iteration left goes first, the most urgent of all: so, by the modelled prices,
     nobody's k-th choice comes later than the promise says. A first token is due when the prompts admitted until then
-    would have run, first come first served; prompts admitted later delay every later token.
+    would have run, sources encoded, first come first served; prompts admitted later delay every later token.
     """
 
     joint = False
@@ -148,11 +155,16 @@ class Depth:
     def admitted(self, sequence: Sequence, running: int) -> None:
         rows = sequence.length - min(sequence.frontier) - 1  # the last one is part of the iteration
         seconds = max(rows, 0) * sum(line.b for line in self.costs.segments)
+        if sequence.source is not None and not sequence.source.encoded:
+            seconds += self.costs.encoder.price(len(sequence.source.tokens))
         self._prompts_took += seconds
         self._prompts_end = max(self._prompts_end, self.clock) + seconds
         sequence.due = self._prompts_end + self._iteration(running)
         if sequence.marks:
             sequence.due -= self._prompts_took
+
+    def encoded(self, tokens: int) -> None:
+        self.clock += self.costs.encoder.price(tokens)
 
     def stepped(self, segment: int, rows: int, moved: Seq[Sequence], chose: Seq[Sequence], running: int) -> None:
         exit = segment + 1

@@ -19,19 +19,23 @@ StopCheck = Callable[[int], bool]
 class Request:
     """One prompt with its parameters. `exit` None runs every layer.
 
+    `source` is what an encoder reads, nothing for a decoder-only model. Beside one, `prompt` is what the decoder has
+    been given; left out, it is the model's decoder start token.
+
     `stop_checks` and `constraints` hold one per output; without constraints any token may be chosen. `prompt_logprobs`
     asks how likely the prompt's own tokens are at full depth, each with so many of the likeliest beside it: the first
     output's `Sequence.prompt_scores`, complete before anything is chosen. With `echo_only` nothing is chosen: outputs
     end, empty, when that is known.
     """
 
-    prompt: Sequence[int]
+    prompt: Sequence[int] = ()
     sampling: SamplingParams = field(default_factory=SamplingParams)
     exit: ExitParams | None = None
     stop_checks: Sequence[StopCheck] = ()
     constraints: Sequence[Constraint] = ()
     prompt_logprobs: int | None = None
     echo_only: bool = False
+    source: Sequence[int] = ()
 
     def guide(self, output: int) -> Guide | None:
         """What holds an output to its constraint, if it has one."""

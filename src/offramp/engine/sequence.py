@@ -11,6 +11,7 @@ from __future__ import annotations
 from offramp.engine.blocks import Lease
 from offramp.engine.guide import Guide
 from offramp.engine.prompts import PromptScores
+from offramp.engine.sources import SharedSource
 from offramp.exits.criteria import Criterion, Signals
 from offramp.types.executor import ModelShape
 from offramp.types.exits import ExitParams
@@ -39,8 +40,7 @@ class Sequence:
         self.recomputes = kv == "recompute"  # exited tokens run later, with the next token that climbs
         self.verifies = kv == "verify"  # tokens chosen at exits are drafts
         self.top, self.layers_at = shape.num_segments, shape.layers_at  # the top is the boundary S + 1
-        eos = () if sampling.ignore_eos else shape.eos_token_ids
-        self.stop_ids = (*eos, *sampling.stop_token_ids)
+        self.stop_ids = (*(() if sampling.ignore_eos else shape.eos_token_ids), *sampling.stop_token_ids)
         self._thresholds: list[float | None] | None = None
         if exit is not None and exit.decay is None:
             self._thresholds = [exit.threshold_at(layer, 0.0) for layer in shape.exit_layers]
@@ -52,6 +52,7 @@ class Sequence:
         self.frontier, self.reached = [0] * self.top, [0] * self.top
         self.replay_to, self._replayed = [len(prompt)] * self.top, False
         self.lease: Lease | None = None
+        self.source: SharedSource | None = None  # what cross-attention reads, under an encoder
         self.parent: Sequence | None = None
         self.guide: Guide | None = None  # allows tokens, where the output is constrained
         self.past: object = None  # deep state of the token before the live one, kept while its slot is not written
@@ -59,7 +60,7 @@ class Sequence:
         self.finish_reason: FinishReason | None = None
         self.fault: str | None = None  # what went wrong, where it finished for that
         self.switched_off, self.due, self.cached_prompt_tokens = False, 0.0, 0
-        self.drafts_proposed = self.drafts_accepted = self.top_passes = self.replayed_tokens = 0
+        self.drafts_proposed = self.drafts_accepted = self.top_passes = self.replayed_tokens = self.encoded_tokens = 0
         room = shape.max_model_len - len(prompt)
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
 
@@ -200,8 +201,7 @@ class Sequence:
         reached = self.reached[segment]
         if segment == 0 and start < reached:
             self.replayed_tokens += min(reached, stop) - start
-        if reached < stop:
-            self.reached[segment] = stop
+        self.reached[segment] = max(reached, stop)
 
     def filled(self) -> None:
         """All exited tokens passed all remaining segments."""
@@ -220,8 +220,7 @@ class Sequence:
 
     def fail(self, boundary: int, signals: Signals) -> None:
         """The live token was tested at an exit and stays."""
-        self.failed = boundary
-        self.earlier = (*self.earlier, signals)
+        self.failed, self.earlier = boundary, (*self.earlier, signals)
 
     def choose(self, boundary: int, token: int, confidence: float | None) -> None:
         """The live token's successor was chosen: a draft, if this sequence verifies and the boundary is an exit."""
@@ -263,14 +262,13 @@ class Sequence:
         self.failed, self.earlier, self.past = 0, (), None
 
     def preempt(self) -> None:
-        """Give up KV and unverified drafts; what was decided stays and will be replayed, not decided anew."""
+        """Give up KV, source and unverified drafts; what was decided stays and will be replayed, not decided anew."""
         if self.num_drafts:
             self.cut_back(self.accepted)
             self.frontier = [min(f, self.live) for f in self.frontier]
         if not self.replaying:
             self.replay_to = self.frontier
-        self._replayed = False
-        self.frontier = [0] * self.top
+        self.frontier, self._replayed = [0] * self.top, False
         self.close()
 
     def restore(self, frontier: list[int]) -> None:
@@ -281,6 +279,8 @@ class Sequence:
         """Give the blocks back; may be called twice."""
         if self.lease is not None:
             self.lease.close()
+        if self.source is not None:
+            self.source.release(self.number)
         self.lease = None
 
     # How it ends, and what it cost

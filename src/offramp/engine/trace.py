@@ -4,6 +4,7 @@ One line per output:
 
     {"format": 1, "depth": 30, "exits": [10, 20],       model: layers, exit layers
      "prompt_tokens": 17, "token_ids": [...],           the output
+     "source_tokens": 40,                               where there is an encoder
      "exit_layers": [30, 10, ...],                      layer that proposed each token
      "tests": [[], [[10, 0.97]], [[10, 0.2], [20, null]], ...]}
 
@@ -52,6 +53,7 @@ class TraceRecorder:
                 "depth": shape.num_layers,
                 "exits": list(shape.exit_layers),
                 "prompt_tokens": sequence.prompt_length,
+                **({} if sequence.source is None else {"source_tokens": len(sequence.source.tokens)}),
                 "token_ids": sequence.tokens[sequence.prompt_length : sequence.accepted],
                 "exit_layers": [shape.layers_at[m] for m in sequence.marks[:count]],
                 "tests": [[_said(test) for test in tests.get(i, [])] for i in range(count)],

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from offramp.config import EngineConfig
 from offramp.engine.request import Request
+from offramp.engine.validate_source import check_ids, check_source
 from offramp.errors import CacheTooSmall, InvalidParameter, Unsupported
 from offramp.exits.criteria import make_criterion
 from offramp.types.checks import check_integer
@@ -19,6 +20,7 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
         InvalidParameter, Unsupported, CacheTooSmall: with a message that says what is allowed.
     """
     shape = executor.shape
+    check_source(request, shape)
     _check_prompt(request, shape)
     most = None if config.max_queue is None else config.max_num_seqs + config.max_queue
     if most is not None and request.sampling.n > most:
@@ -51,11 +53,7 @@ def _check_prompt(request: Request, shape: ModelShape) -> None:
             param="prompt",
             hint="shorten the prompt, or raise `max_model_len` up to the model's own limit",
         )
-    for token in request.prompt:
-        if type(token) is not int or not 0 <= token < shape.vocab_size:
-            raise InvalidParameter(
-                f"prompt token {token!r} is not a token id, a whole number below {shape.vocab_size}", param="prompt"
-            )
+    check_ids("prompt", request.prompt, shape)
     asked = shape.max_model_len if request.sampling.max_tokens is None else length + request.sampling.max_tokens
     most = length if request.echo_only else min(asked, shape.max_model_len)
     room = shape.num_blocks * shape.block_size

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from offramp.engine.engine import Engine
 from offramp.engine.given import Given, given_logprobs
-from offramp.llm.forced import Forced, ForcedPass, in_groups
+from offramp.llm.forced import Forced, ForcedPass, in_groups, parts
 
 
 class Seen(NamedTuple):
@@ -22,7 +22,7 @@ def likelihoods(engine: Engine, texts: Sequence[Forced]) -> list[list[Seen]]:
     """For every token asked about, in order; see `given_logprobs`. Minus infinity where the logits are not finite."""
     seen: list[list[Seen]] = []
     for _, group in in_groups(texts, engine):
-        with ForcedPass(engine, [text.tokens for text in group]) as forced:
+        with ForcedPass(engine, *parts(group)) as forced:
             rows = [
                 Given(p - 1, forced.blocks(i), text.tokens[p])
                 for i, text in enumerate(group)

@@ -34,10 +34,19 @@ SAMPLING = ("temperature", "top_p", "top_k", "min_p")
 
 
 class OfframpLM(LM):
-    """An `LLM` behind the harness's interface; `exit` is its dial for whatever is generated."""
+    """An `LLM` behind the harness's interface; `exit` is its dial for whatever is generated.
+
+    Raises:
+        Unsupported: the model has an encoder.
+    """
 
     def __init__(self, llm: LLM, exit: Dial = "off") -> None:
         super().__init__()
+        if llm.has_encoder:
+            raise Unsupported(
+                "lm_eval asks how texts go on, and a model with an encoder makes texts from others",
+                hint="`offramp eval` measures it on prompts of yours",
+            )
         self._llm, self._exit = llm, exit
         self._context = llm.engine.executor.shape.max_model_len
 

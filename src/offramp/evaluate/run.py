@@ -10,7 +10,6 @@ from math import exp
 from time import perf_counter
 
 from offramp.calibrate.answers import check_room, same_answer
-from offramp.calibrate.measure import given
 from offramp.errors import InvalidParameter, OfframpError
 from offramp.evaluate.bootstrap import Interval, ratio, ratio_of_ratios
 from offramp.evaluate.likelihood import Seen, likelihoods
@@ -18,6 +17,7 @@ from offramp.evaluate.results import EvalReport, Sample, SettingReport
 from offramp.evaluate.similarity import chrf, rouge_l
 from offramp.evaluate.tasks import Case
 from offramp.llm.dial import resolve_dial
+from offramp.llm.forced import given
 from offramp.llm.llm import LLM
 from offramp.tokenizer import Detokenizer
 from offramp.types.checks import check_integer
@@ -117,7 +117,7 @@ def _generate(
         raise OfframpError("the model gave no finite number for a prompt", hint="check its weights")
     outcome.tokens.append(sum(len(output.token_ids) for output in outputs))
     outcome.outputs += outputs
-    outcome.seen += likelihoods(llm.engine, [given(output) for output in outputs])
+    outcome.seen += likelihoods(llm.engine, [given(output, llm.engine.executor.shape) for output in outputs])
 
 
 def _report(llm: LLM, cases: Sequence[Case], name: str, outcome: _Outcome, off: _Outcome) -> SettingReport:

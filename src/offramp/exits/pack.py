@@ -28,7 +28,8 @@ An exit reads h, the hidden state after `layer` layers (0 is the embedding), and
     adapter      "none"; "linear": h + W h + b (tuned lens, Belrose et al. 2023);
                  "mlp": h + down(silu(gate x) * up x), x = RMSNorm(h) (MLP heads of EE-LLM, Chen et al. 2024)
     norm         "shared": the model's final RMSNorm; "own": one of its own; "none"
-    head         "shared": the LM head; "own": a matrix of its own. "layer" (an attention layer) is named by the format
+    head         "shared": the LM head, on what the model scales x by before it (T5 1.0; `T5Spec.head_scale`);
+                 "own": a matrix of its own, which meets x as it is. "layer" (an attention layer) is named by the format
                  and refused by this version.
     vocabulary   null: every token; or a name in `vocabularies`: only those tokens are scored
     other        true: one more output inside the softmax, for every token outside the vocabulary; it never exits
@@ -89,7 +90,7 @@ Past = Literal["none", "deep"]
 
 
 class ModelSizes(Protocol):
-    """What a pack must know of a model; `offramp.models.spec.ModelSpec` is one."""
+    """What a pack must know of a model; every `offramp.models.Spec` is one."""
 
     @property
     def num_layers(self) -> int:

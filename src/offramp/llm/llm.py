@@ -14,10 +14,11 @@ from offramp.errors import InvalidParameter
 from offramp.exits.calibration import CalibrationKey
 from offramp.llm.backend import ExecutorName, choose_backend
 from offramp.llm.dial import Dial
-from offramp.llm.load import context_length, make_executor, resolve_exits, store_blocks
+from offramp.llm.load import make_executor, resolve_exits
 from offramp.llm.measure import measure_costs
 from offramp.llm.session import OnProgress, Session, Stream
-from offramp.models import Progress, load_model
+from offramp.llm.stores import Stores
+from offramp.models import Progress, T5Spec, load_any
 from offramp.types.output import Output
 from offramp.types.sampling import SamplingParams
 
@@ -39,8 +40,10 @@ class LLM:
         device: `cpu`, or a torch device; `cuda` has been tested on one GPU, `mps` never.
         threads: threads for computing; None is one per core (native) or torch's own choice.
         block_size: tokens in a block of the paged store.
-        kv_tokens: tokens the paged store holds; by default about 1 GiB of them.
+        kv_tokens, source_tokens: tokens the paged store holds, and those the store of an encoder's sources does; by
+            default about 1 GiB of both together.
         max_model_len: the longest prompt with its output; by default the model's own, at most 8192.
+        max_source_len: the longest source of a model with an encoder; by default 2048, like its longest output.
         max_num_seqs, max_num_batched_tokens, max_queue, batching, prefix_caching, profitability: see `EngineConfig`.
         trace: record exit tests and write them to this file, one JSON line per output (`offramp.engine.trace`).
         progress: told about downloads.
@@ -61,7 +64,9 @@ class LLM:
         threads: int | None = None,
         block_size: int = 16,
         kv_tokens: int | None = None,
+        source_tokens: int | None = None,
         max_model_len: int | None = None,
+        max_source_len: int | None = None,
         max_num_seqs: int = 32,
         max_num_batched_tokens: int = 512,
         max_queue: int | None = None,
@@ -79,16 +84,19 @@ class LLM:
             prefix_caching=prefix_caching,
             profitability=profitability,
         )
-        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype)
-        loaded = load_model(model, progress)
+        loaded = load_any(model, progress)
+        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype, loaded.spec)
         self.name, self.spec, self.tokenizer = loaded.name, loaded.spec, loaded.tokenizer
         self.pack = resolve_exits(exits, loaded)
-        context = context_length(loaded.spec, max_model_len)
-        states = len(self.pack.exits) + 1 + self.pack.reads_past
-        num_blocks = store_blocks(loaded.spec, states, context, block_size, max_num_seqs, kv_tokens, backend)
-        runner = make_executor(
-            loaded, self.pack, backend, block_size=block_size, num_blocks=num_blocks, context=context, threads=threads
+        stores = Stores(loaded.spec, self.pack, backend).sizes(
+            max_model_len=max_model_len,
+            max_source_len=max_source_len,
+            kv_tokens=kv_tokens,
+            source_tokens=source_tokens,
+            block_size=block_size,
+            max_num_seqs=max_num_seqs,
         )
+        runner = make_executor(loaded, self.pack, backend, block_size=block_size, stores=stores, threads=threads)
         key = CalibrationKey(
             loaded.identity, self.pack.identity, None, backend.executor, backend.dtype, backend.kv_dtype
         )
@@ -102,6 +110,16 @@ class LLM:
         it themselves.
         """
         return self.session.engine
+
+    @property
+    def has_encoder(self) -> bool:
+        """Whether prompts are sources, from which outputs are made."""
+        return self.engine.executor.shape.encoder is not None
+
+    def longest_prompt(self, max_tokens: int) -> int:
+        """Tokens of the longest prompt after which so many may be generated."""
+        shape = self.engine.executor.shape
+        return shape.max_model_len - max_tokens if shape.encoder is None else shape.encoder.max_source_len
 
     @property
     def calibration_key(self) -> CalibrationKey:
@@ -139,6 +157,8 @@ class LLM:
         on_progress: OnProgress | None = None,
     ) -> Output | list[Output]:
         """Generate for one prompt, or for a list of prompts (texts or token id lists).
+
+        Where the model has an encoder, a prompt is the source that it reads, and the output is made from that.
 
         Args:
             sampling, exit: for all prompts, or one per prompt. `exit` is "off", "lossless", a risk for which the
@@ -215,6 +235,7 @@ class LLM:
             "vocab_size": shape.vocab_size,
             "context": shape.max_model_len,
             "kv_tokens": shape.num_blocks * shape.block_size,
+            **self._inspect_encoder(),
             "exits": list(shape.exit_layers),
             "segments": [
                 {"segment": s, "layers": [layers[s] + 1, layers[s + 1]], **_prices(line.price)}
@@ -226,6 +247,18 @@ class LLM:
             ],
             "fills": [{"from": layers[k], **_prices(line.price)} for k, line in enumerate(costs.passes, start=1)],
             "seconds_spent": asdict(self.engine.meter.time),
+        }
+
+    def _inspect_encoder(self) -> dict[str, Any]:
+        shape = self.engine.executor.shape
+        if shape.encoder is None or not isinstance(self.spec, T5Spec):
+            return {}
+        price = self.engine.costs.encoder.price
+        return {
+            "encoder_layers": self.spec.num_encoder_layers,
+            "longest_source": shape.encoder.max_source_len,
+            "source_tokens": shape.encoder.num_blocks * shape.block_size,
+            "sources": [{"tokens": count, "seconds": price(count)} for count in (32, 128, 512)],
         }
 
     def close(self) -> None:

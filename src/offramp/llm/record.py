@@ -5,6 +5,7 @@ from __future__ import annotations
 from offramp.engine.accounting import report
 from offramp.engine.request import TokenEvent
 from offramp.engine.sequence import Sequence
+from offramp.engine.sources import root_of
 from offramp.tokenizer import Detokenizer, StopStrings, Tokenizer
 from offramp.types.output import Chunk, LogProbs, Output
 from offramp.types.sampling import SamplingParams
@@ -74,7 +75,7 @@ class Record:
         return Output(
             index=self.index,
             text="".join(self._text),
-            prompt_token_ids=tuple(sequence.tokens[: sequence.prompt_length]),
+            prompt_token_ids=root_of(sequence.source) or tuple(sequence.tokens[: sequence.prompt_length]),
             token_ids=tuple(e.token for e in events),
             exit_layers=tuple(e.exit_layer for e in events),
             confidences=tuple(e.confidence for e in events),

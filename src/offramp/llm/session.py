@@ -83,7 +83,9 @@ class Session:
         prompt_logprobs: int | None = None,
         echo_only: bool = False,
     ) -> list[int]:
-        """Queue a prompt; returns the numbers of its outputs. For `prompt_logprobs` and `echo_only` see `Request`.
+        """Queue a prompt, which is the source where there is an encoder; returns the numbers of its outputs.
+
+        For `prompt_logprobs` and `echo_only` see `Request`.
 
         Raises:
             InvalidParameter, Unsupported, CacheTooSmall, PackError, MissingDependency: it can never be served.
@@ -91,7 +93,8 @@ class Session:
         """
         if self._closed:
             raise Unsupported("this LLM is closed", hint="make a new one")
-        stop_ids = () if sampling.ignore_eos else self.engine.executor.shape.eos_token_ids
+        shape = self.engine.executor.shape
+        stop_ids = () if sampling.ignore_eos else shape.eos_token_ids
         ends = frozenset((*stop_ids, *sampling.stop_token_ids))
         records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
         params = resolve_dial(exit, self.pack, self.key)
@@ -99,7 +102,14 @@ class Session:
         schema = sampling.json_schema
         constraints = () if schema is None else self._schemas.constraints(schema, sampling.n)
         request = Request(prompt, sampling, params, checks, constraints, prompt_logprobs, echo_only)
-        numbers = self.engine.submit(request)
+        if shape.encoder is not None:
+            request = replace(request, prompt=(), source=prompt)
+        try:
+            numbers = self.engine.submit(request)
+        except InvalidParameter as error:
+            if error.param == "source":
+                error.param = "prompt"  # as it is called here
+            raise
         self._records.update(zip(numbers, records, strict=True))
         return numbers
 

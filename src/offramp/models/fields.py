@@ -77,3 +77,8 @@ class Fields(NamedTuple):
         if value is None:
             raise WeightsError(f"{self.source} has no `{key}`")
         return value
+
+
+def end_tokens(config: Fields, generation: Fields) -> tuple[int, ...]:
+    """The end-of-sequence ids of a configuration and a generation configuration, each once."""
+    return tuple(dict.fromkeys(generation.token_ids("eos_token_id") + config.token_ids("eos_token_id")))

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from offramp.errors import Unsupported, WeightsError
-from offramp.models.fields import Fields
+from offramp.models.fields import Fields, end_tokens
 from offramp.models.rope import ROPE_TYPES, RopeSpec
 from offramp.models.spec import FAMILIES, Family, ModelSpec
 
@@ -71,7 +71,7 @@ def spec_from_hf(config: Mapping[str, Any], generation_config: Mapping[str, Any]
         qk_norm=family == "qwen3",
         sliding_window=window,
         sliding_layers=windowed,
-        eos_token_ids=_eos(fields, generation_config),
+        eos_token_ids=end_tokens(fields, Fields(generation_config or {}, "generation_config.json")),
         bos_token_id=fields.integer("bos_token_id") if fields.has("bos_token_id") else None,
     )
 
@@ -82,14 +82,8 @@ def _family(fields: Fields) -> Family:
         if name == family:
             return family  # type: ignore[return-value]
     raise Unsupported(
-        f"model type `{name}` is not supported", hint="supported: " + ", ".join(f"`{f}`" for f in FAMILIES)
+        f"model type `{name}` is not supported", hint="supported: " + ", ".join(f"`{f}`" for f in (*FAMILIES, "t5"))
     )
-
-
-def _eos(fields: Fields, generation_config: Mapping[str, Any] | None) -> tuple[int, ...]:
-    """The ids of both files, each once."""
-    generation = Fields(generation_config or {}, "generation_config.json")
-    return tuple(dict.fromkeys(generation.token_ids("eos_token_id") + fields.token_ids("eos_token_id")))
 
 
 def _sliding(fields: Fields, family: Family, num_layers: int) -> tuple[int | None, tuple[int, ...]]:

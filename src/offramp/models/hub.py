@@ -17,6 +17,7 @@ HUB_FILES = (
     "generation_config.json",
     "tokenizer.json",
     "tokenizer_config.json",
+    "spiece.model",
     "chat_template.jinja",
     "model*.safetensors",
     "model.safetensors.index.json",

@@ -8,34 +8,58 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from offramp.errors import WeightsError
+from offramp.errors import Unsupported, WeightsError
 from offramp.models.cache import Progress
 from offramp.models.from_gguf import spec_of_gguf
 from offramp.models.from_hf import spec_from_hf
 from offramp.models.hub import resolve
 from offramp.models.spec import ModelSpec
-from offramp.models.tensors import check_tensors
+from offramp.models.t5_from_hf import t5_spec_from_hf
+from offramp.models.tensors import Spec, check_tensors
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder, tokenizer_from_gguf
 from offramp.weights import GGUFWeights, SafetensorsWeights, WeightSource, fingerprint
 
 
 @dataclass(frozen=True, slots=True)
-class LoadedModel:
-    """A model whose files were found and checked; its weights are still on disk.
+class AnyModel:
+    """A model of any kind whose files were found and checked; its weights are still on disk.
 
     `identity` tells checkpoints apart: a SHA-256 over the configuration and samples of the weight files. It does
     not depend on where the files lie.
     """
 
     name: str
-    spec: ModelSpec
+    spec: Spec
     weights: WeightSource
     tokenizer: Tokenizer
     identity: str
 
 
+@dataclass(frozen=True, slots=True)
+class LoadedModel(AnyModel):
+    """A decoder-only model."""
+
+    spec: ModelSpec
+
+
 def load_model(model: str, progress: Progress | None = None) -> LoadedModel:
-    """Resolve, open and check a model: an alias, a folder in Hugging Face form, a `.gguf` file or a hub id.
+    """`load_any` for what works on decoder-only models.
+
+    Raises:
+        Unsupported: it is an encoder-decoder model, too.
+    """
+    loaded = load_any(model, progress)
+    if isinstance(loaded, LoadedModel):
+        return loaded
+    raise Unsupported(
+        f"`{loaded.name}` is an encoder-decoder model, and this takes decoder-only ones",
+        hint="`offramp generate` and `offramp serve` take both",
+    )
+
+
+def load_any(model: str, progress: Progress | None = None) -> AnyModel:
+    """Resolve, open and check a model: an alias, a folder in Hugging Face form, a `.gguf` file or a hub id. One that is
+    decoder-only is a `LoadedModel`.
 
     Raises:
         ModelNotFound, DownloadError, MissingDependency: it is not here and could not be fetched.
@@ -49,18 +73,22 @@ def load_model(model: str, progress: Progress | None = None) -> LoadedModel:
         tokenizer = tokenizer_from_gguf(gguf.metadata)
         return _loaded(files.name, spec_of_gguf(gguf), gguf, tokenizer, b"")
     path = files.path / "config.json"
-    generation = files.path / "generation_config.json"
-    spec = spec_from_hf(_read_json(path), _read_json(generation) if generation.is_file() else None)
+    config, generation = _read_json(path), files.path / "generation_config.json"
+    generating = _read_json(generation) if generation.is_file() else None
+    plain = None if config.get("model_type") == "t5" else spec_from_hf(config, generating)
     weights = SafetensorsWeights(files.path)
+    spec = plain or t5_spec_from_hf(config, weights.shapes(), generating)
     return _loaded(files.name, spec, weights, tokenizer_from_folder(files.path), path.read_bytes())
 
 
-def _loaded(name: str, spec: ModelSpec, weights: WeightSource, tokenizer: Tokenizer, config: bytes) -> LoadedModel:
+def _loaded(name: str, spec: Spec, weights: WeightSource, tokenizer: Tokenizer, config: bytes) -> AnyModel:
     check_tensors(spec, weights)
     if not spec.eos_token_ids and tokenizer.eos_token_id is not None:
         spec = replace(spec, eos_token_ids=(tokenizer.eos_token_id,))
     identity = hashlib.sha256(config + fingerprint(weights.files).encode()).hexdigest()
-    return LoadedModel(name, spec, weights, tokenizer, identity)
+    if isinstance(spec, ModelSpec):
+        return LoadedModel(name, spec, weights, tokenizer, identity)
+    return AnyModel(name, spec, weights, tokenizer, identity)
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -67,6 +67,21 @@ class ModelSpec:
             if not 0 <= token < self.vocab_size:
                 raise WeightsError(f"special token id {token} lies outside the vocabulary of {self.vocab_size}")
 
+    @property
+    def final_norm(self) -> str:
+        """The tensor of the norm before the LM head."""
+        return "model.norm.weight"
+
+    @property
+    def lm_head(self) -> str:
+        """The tensor of the LM head."""
+        return "model.embed_tokens.weight" if self.tie_word_embeddings else "lm_head.weight"
+
+    @property
+    def head_scale(self) -> float:
+        """What hidden states are multiplied by between the final norm and the LM head: nothing changes them."""
+        return 1.0
+
     def window_at(self, layer: int) -> int | None:
         """The attention window of a layer (from 0), or None where it sees everything."""
         return self.sliding_window if layer in self.sliding_layers else None

@@ -34,6 +34,9 @@ class Counters:
 
     def prompt_read(self, sequence: Sequence) -> None:
         """The prompt of a job has been read for its first output."""
+        if sequence.source is not None:
+            self._prompt += len(sequence.source.tokens)
+            return
         self._prompt += sequence.prompt_length
         self._cached += sequence.cached_prompt_tokens
 
@@ -49,7 +52,7 @@ class Counters:
 
     def stats(self, engine: Engine) -> EngineStats:
         """All of it, and how the engine stands now."""
-        pool, time = engine.pool, engine.meter.time
+        pool, sources, time = engine.pool, engine.scheduler.sources, engine.meter.time
         return EngineStats(
             running=len(engine.scheduler.running),
             waiting=len(engine.scheduler.waiting),
@@ -69,6 +72,8 @@ class Counters:
             exit_tokens=dict(sorted(self._exit_tokens.items())),
             seconds={**asdict(time), "other": max(0.0, self.step_seconds - time.total)},
             rss_bytes=resident_bytes() or _most_bytes(),
+            source_used_blocks=0 if sources is None else sources.num_blocks - sources.num_free,
+            source_total_blocks=0 if sources is None else sources.num_blocks,
         )
 
 

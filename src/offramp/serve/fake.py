@@ -10,13 +10,13 @@ import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, replace
+from dataclasses import asdict
 from random import Random
 from typing import Any
 
 from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, OfframpError, PackError, QueueFull
 from offramp.exits.calibration import read_risk, say_risk
-from offramp.serve.fake_output import FakeOutput, log_probs
+from offramp.serve.fake_output import FakeOutput, begun, log_probs
 from offramp.serve.positions import position_of
 from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, OnRescored, Outcome, Piece, State
 from offramp.tokenizer import Tokenizer
@@ -39,6 +39,7 @@ class FakeClient:
         max_num_seqs, max_queue: jobs that run at once, and that may wait.
         max_model_len: the longest prompt with its output, in tokens.
         shadow, on_rescored: the share of jobs to rescore, at once, and who is told.
+        max_source_len: the longest prompt of an encoder-decoder model; 0 for a decoder-only one.
     """
 
     def __init__(
@@ -55,6 +56,7 @@ class FakeClient:
         max_model_len: int = 1024,
         shadow: float = 0.0,
         on_rescored: OnRescored = lambda rescored: None,
+        max_source_len: int = 0,
     ) -> None:
         self.state: State = "starting"
         self.info: EngineInfo | None = None
@@ -76,6 +78,8 @@ class FakeClient:
             pack="fake-pack",
             risks={name: params.kv for name, params in RISKS.items()},
             resolved={"lossless": asdict(LOSSLESS), **{name: asdict(params) for name, params in RISKS.items()}},
+            max_source_len=max_source_len,
+            source_tokens=max_num_seqs * max_source_len,
         )
         self._shadow, self._on_rescored, self._random = shadow, on_rescored, Random(0)
         self._slots = asyncio.Semaphore(max_num_seqs)
@@ -141,7 +145,7 @@ class FakeClient:
                         self._count(piece)
                         if piece.finish_reason is not None:
                             outputs.remove(output)
-                        yield replace(piece, prompt_logprobs=told)
+                        yield piece._replace(prompt_logprobs=told)
                         told = None
             finally:
                 if drawn:
@@ -201,7 +205,7 @@ class FakeClient:
             InvalidParameter, CacheTooSmall, PackError, EngineDown, QueueFull: see `EngineClient.generate`.
         """
         self.jobs.append(job)
-        size, room = len(job.prompt), self._info.max_model_len
+        size, room = begun(job, self._info), self._info.max_model_len
         if self.state != "ready":
             raise EngineDown(f"the engine is {self.state}")
         if not size:

@@ -40,7 +40,7 @@ class FakeOutput:
         self._index, self._sampling, self._exit, self._info = index, job.sampling, exit, info
         self._words = _words(index, job, tokenizer)
         self._eos = None if job.sampling.ignore_eos else tokenizer.eos_token_id
-        room = info.max_model_len - len(job.prompt)
+        room = info.max_model_len - begun(job, info)
         self._most = min(room, job.sampling.max_tokens or room)
         self._detokenizer, self._stop = Detokenizer(tokenizer), StopStrings(job.sampling.stop)
         self._layers: list[int] = []
@@ -112,6 +112,11 @@ class FakeOutput:
             exits=None if self._exit is None else {"criterion": self._exit.criterion, "kv": kv},
             switched_off=False,
         )
+
+
+def begun(job: Job, info: EngineInfo) -> int:
+    """How many tokens of the context a job takes before it generates any."""
+    return 1 if info.max_source_len else len(job.prompt)
 
 
 def log_probs(token: int, likely: int, vocab_size: int) -> LogProbs:

@@ -10,7 +10,7 @@ import pickle
 import selectors
 import socket
 import struct
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -75,9 +75,16 @@ class Refused:
 
 @dataclass(frozen=True, slots=True)
 class News:
-    """From the child: what a step brought, by the job's number."""
+    """From the child: what a step brought, by the job's number.
+
+    There is a piece for each token of each stream, and pickle takes 20 microseconds for a value of a class of ours, 0.1
+    for a plain tuple: so pieces travel as tuples.
+    """
 
     pieces: tuple[tuple[int, Piece], ...]
+
+    def __reduce__(self) -> tuple[Callable[..., News], tuple[Any, ...]]:
+        return _news, tuple((number, tuple(piece)) for number, piece in self.pieces)
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,6 +93,10 @@ class Told:
 
     number: int
     stats: EngineStats
+
+
+def _news(*plain: tuple[int, tuple[Any, ...]]) -> News:
+    return News(tuple((number, Piece._make(values)) for number, values in plain))
 
 
 ToChild = Load | Submit | Cancel | Ask

@@ -150,6 +150,8 @@ class Metrics:
         yield self._gauge("num_requests_waiting", "Outputs that wait for a place in the batch.", waiting)
         used = stats.kv_used_blocks / max(1, stats.kv_total_blocks) if stats else 0.0
         yield self._gauge("kv_cache_usage_ratio", "Share of KV blocks in use, 0 to 1.", used)
+        used = stats.source_used_blocks / max(1, stats.source_total_blocks) if stats else 0.0
+        yield self._gauge("source_store_usage_ratio", "The same of an encoder's sources.", used)
         memory = {"server": resident_bytes(), "engine": stats.rss_bytes if stats else None}
         known = {process: size for process, size in memory.items() if size is not None}
         yield self._gauge("process_resident_memory_bytes", "Memory in use.", known, "process")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from offramp.errors import OfframpError
 from offramp.types.exits import ExitParams
@@ -46,8 +46,7 @@ class Job:
     echo_only: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class Piece:
+class Piece(NamedTuple):
     """What is new of one output of a job: complete characters only.
 
     `index` counts the job's outputs. `exit_layers`, `confidences` and `logprobs` have an entry for each of `token_ids`;
@@ -56,7 +55,7 @@ class Piece:
     empty. `error` says what went wrong where `finish_reason` is `error`.
     """
 
-    index: int
+    index: int  # type: ignore[assignment]  # nobody asks a piece for its `tuple.index`
     text: str
     token_ids: tuple[int, ...] = ()
     exit_layers: tuple[int, ...] = ()
@@ -107,6 +106,8 @@ class EngineInfo:
 
     `risks` are the positions of the dial that the exit pack has calibrations for, as `read_risk` reads them (`0.02`,
     `task:0.05`), with the KV policy of each; `resolved` is, for a dial position, the exit parameters that it means.
+    Where there is an encoder, prompts are its sources, of at most `max_source_len` tokens, and `source_tokens` of them
+    fit; both are 0 for a decoder-only model.
     """
 
     model: str
@@ -123,12 +124,14 @@ class EngineInfo:
     pack: str | None
     risks: Mapping[str, str] = field(default_factory=dict)
     resolved: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    max_source_len: int = 0
+    source_tokens: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class EngineStats:
     """A look at the engine. Counts and seconds are since its process began; `seconds` is by what it was spent on:
-    layers, checks, fill, top, other (scheduling and Python).
+    encoder, layers, checks, fill, top, other (scheduling and Python).
 
     `exit_tokens`: output tokens by the layer that proposed them. `layers_run`, `layers_filled` and `layers_skipped` are
     summed over finished outputs' tokens.
@@ -153,6 +156,8 @@ class EngineStats:
     seconds: Mapping[str, float]
     rss_bytes: int
     restarts: int = 0
+    source_used_blocks: int = 0
+    source_total_blocks: int = 0
 
 
 class EngineClient(Protocol):

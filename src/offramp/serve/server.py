@@ -59,8 +59,12 @@ def ready_lines(info: EngineInfo, settings: ServerSettings, url: str) -> list[st
     tokens = f"{info.kv_tokens // 1000}k" if info.kv_tokens >= 10_000 else str(info.kv_tokens)
     return [
         f"Serving {settings.model_name} at {url}",
-        f"{f'exits {exits}' if exits else 'no exits'} · {dial} · {tokens} KV tokens",
+        f"{f'exits {exits}' if exits else 'no exits'} · {dial} · {tokens} KV tokens{_of_sources(info)}",
     ]
+
+
+def _of_sources(info: EngineInfo) -> str:
+    return f" · {info.source_tokens} of sources" if info.source_tokens else ""
 
 
 async def serve(

@@ -6,8 +6,8 @@ same tokens would have chosen otherwise: the loss `disagreement` of `offramp.cal
 it was made, with the same penalties, masks and noise; so the loss of a sampled output is well defined, too, and that of
 `lossless` is 0 by construction, unless there is a bug.
 
-A pass goes in short steps. A job that comes ends it there: its blocks are back before the job's first step, and it
-begins anew later, from what the prefix cache has kept of it.
+A pass goes in short steps, but for a source, which an encoder reads whole. A job that comes ends it there: its blocks
+are back before the job's first step, and it begins anew later, from what the prefix cache has kept of it.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ from random import Random
 
 from offramp.engine.decide import score_row_in
 from offramp.engine.sequence import Sequence
+from offramp.engine.sources import root_of
 from offramp.exits.calibration import dial_positions
 from offramp.llm.forced import ForcedPass
 from offramp.llm.llm import LLM
@@ -110,7 +111,7 @@ class Shadow:
         tokens, start = sequence.tokens, sequence.prompt_length
         rows = self._rows_at_once()
         differ = 0
-        with closing(ForcedPass(self._engine, [tokens[:-1]])) as forced:
+        with closing(ForcedPass(self._engine, [tokens[:-1]], [root_of(sequence.source)])) as forced:
             yield from forced.steps(rows)
             for first in range(start, len(tokens), rows):
                 some = range(first, min(first + rows, len(tokens)))

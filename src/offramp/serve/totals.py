@@ -21,7 +21,7 @@ COUNTED = (
 )
 """The fields of `EngineStats` that count from the beginning of the process."""
 
-PARTS = ("layers", "checks", "fill", "top", "other")
+PARTS = ("encoder", "layers", "checks", "fill", "top", "other")
 """What the engine's time is spent on."""
 
 

@@ -194,6 +194,8 @@ def describe(llm: LLM, exits: object) -> EngineInfo:
         pack=str(exits) if isinstance(exits, str | Path) else None,
         risks={position: params.kv for position, params in positions.items()},
         resolved={position: asdict(params) for position, params in resolved.items()},
+        max_source_len=0 if shape.encoder is None else shape.encoder.max_source_len,
+        source_tokens=0 if shape.encoder is None else shape.encoder.num_blocks * shape.block_size,
     )
 
 

@@ -10,6 +10,7 @@ from offramp.errors import TokenizerError
 from offramp.tokenizer.tokenizer import Tokenizer
 
 TOKENIZER, CONFIG, TEMPLATE = "tokenizer.json", "tokenizer_config.json", "chat_template.jinja"
+SENTENCEPIECE = "spiece.model"
 
 
 def tokenizer_from_folder(folder: Path) -> Tokenizer:
@@ -24,6 +25,12 @@ def tokenizer_from_folder(folder: Path) -> Tokenizer:
     import tokenizers
 
     path = folder / TOKENIZER
+    if not path.is_file() and (folder / SENTENCEPIECE).is_file():
+        where = repr(str(folder))
+        raise TokenizerError(
+            f"`{folder}` has its tokenizer as `{SENTENCEPIECE}`, which is not read; `{TOKENIZER}` is",
+            hint=f"`AutoTokenizer.from_pretrained({where}).save_pretrained({where})` of Transformers writes it",
+        )
     if not path.is_file():
         raise TokenizerError(
             f"`{folder}` has no tokenizer: looked for `{TOKENIZER}`",

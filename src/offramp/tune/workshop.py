@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 from offramp.exits.pack import Base, ExitPack, norm_fingerprint, static_exits
 from offramp.exits.trunk import TrunkAdapter
 from offramp.llm import LLM
-from offramp.llm.load import context_length, make_executor
+from offramp.llm.load import make_executor
+from offramp.llm.stores import StoreSizes, context_length
 from offramp.models import LoadedModel
 from offramp.tune.features import Features, FeatureStore
 from offramp.tune.files import file_questions
@@ -151,15 +152,9 @@ class Workshop:
 
     def executor(self, exits: ExitPack, num_blocks: int = MEASURED_BLOCKS) -> Executor:
         """The executor that will serve, with these exits."""
-        request, context = self._request, context_length(self.model.spec, None)
+        request, stores = self._request, StoreSizes(context_length(self.model.spec, None), num_blocks)
         return make_executor(
-            self.model,
-            exits,
-            request.backend,
-            block_size=BLOCK,
-            num_blocks=num_blocks,
-            context=context,
-            threads=request.threads,
+            self.model, exits, request.backend, block_size=BLOCK, stores=stores, threads=request.threads
         )
 
     def _questions(self, llm: LLM, corpus: Corpus) -> Iterator[Question]:

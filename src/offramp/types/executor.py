@@ -11,6 +11,9 @@ boundary 0 is the embedding. Segment s reads boundary s and writes boundary s+1;
 Where an exit reads the past, a slot also holds the token's *deep state*. Whenever a row's token is chosen, the state
 that it was chosen from is written there: the hidden state at the top, or at an exit what meets the norm of its head.
 So the last to score a row is the one whose state stays, as it is the one whose token stays.
+
+An encoder-decoder model has a second store, of *sources*: what `encode` makes of one, the K and V that every layer's
+cross-attention reads, lies there by a block table of its own, written once and only read from then on.
 """
 
 from __future__ import annotations
@@ -28,11 +31,23 @@ HIDDEN_FEATURES: frozenset[Feature] = frozenset({"saturation", "classifier"})
 
 
 @dataclass(frozen=True, slots=True)
+class EncoderShape:
+    """What the engine must know of an encoder: sources of up to `max_source_len` tokens, `num_blocks` blocks for them.
+
+    Blocks are of `ModelShape.block_size` source tokens. `decoder_start_token_id` comes first in every output.
+    """
+
+    max_source_len: int
+    num_blocks: int
+    decoder_start_token_id: int
+
+
+@dataclass(frozen=True, slots=True)
 class ModelShape:
     """What the engine must know of the model an executor holds.
 
     `exit_layers[k-1]` is the layer of boundary k (count of layers run), ascending, all < `num_layers`. `reads_past`: an
-    exit reads the deep state of the token before.
+    exit reads the deep state of the token before. `encoder` is None for a decoder-only model.
     """
 
     num_layers: int
@@ -43,6 +58,7 @@ class ModelShape:
     block_size: int
     num_blocks: int
     reads_past: bool = False
+    encoder: EncoderShape | None = None
 
     @property
     def num_segments(self) -> int:
@@ -55,16 +71,31 @@ class ModelShape:
         return (0, *self.exit_layers, self.num_layers)
 
 
+class SourceRows(NamedTuple):
+    """A whole source to be encoded: its token ids, and its block table in the store of sources."""
+
+    tokens: Sequence[int]
+    blocks: Sequence[int]
+
+
+class Source(NamedTuple):
+    """An encoded source: how many tokens it has, and its block table in the store of sources."""
+
+    length: int
+    blocks: Sequence[int]
+
+
 class SeqRows(NamedTuple):
     """Token rows of one sequence in a flat batch.
 
     `positions` ascend; `tokens` (token ids, read by segment 0 only) align with them; `blocks` is the sequence's block
-    table and covers every position.
+    table and covers every position. `source` is what its cross-attention reads, None for a decoder-only model.
     """
 
     positions: Sequence[int]
     tokens: Sequence[int]
     blocks: Sequence[int]
+    source: Source | None = None
 
 
 class ScoreRow(NamedTuple):
@@ -108,6 +139,13 @@ class Executor(Protocol):
     @property
     def shape(self) -> ModelShape:
         """The model's shape and the size of the paged store."""
+        ...
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        """Run the encoder over whole sources; write every decoder layer's cross-attention K and V at their slots.
+
+        Only for a shape with an `encoder`. The hidden states of an encoder are read by nobody else and not kept.
+        """
         ...
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:

@@ -20,6 +20,9 @@ class ExitReport:
     the position whose hidden state chose it. Rejected drafts, passes to the top and replays after preemption are
     counted apart. Filled layers cost a K/V projection.
 
+    `encoded_tokens` counts what an encoder has read for this output: its source, again after a preemption, and nothing
+    where another output of the request had it read. Beside an encoder `cached_prompt_tokens` is 0.
+
     `exit_histogram` maps layer -> tokens proposed there. `exits` says how the request was served: the exit
     parameters in force, or None when every layer ran; `switched_off` is true where exits were asked for and the
     profitability switch turned them off.
@@ -38,6 +41,7 @@ class ExitReport:
     cached_prompt_tokens: int
     exits: Mapping[str, Any] | None
     switched_off: bool
+    encoded_tokens: int = 0
 
     def to_dict(self) -> dict[str, Any]:
         """Plain values, ready for JSON: histogram keys become strings."""
@@ -48,7 +52,7 @@ class ExitReport:
 
 @dataclass(frozen=True, slots=True)
 class Output:
-    """One finished output.
+    """One finished output. Where there is an encoder, `prompt_token_ids` are those of the source.
 
     `token_ids` includes the token that ended it, `text` does not. `exit_layers[i]` is the layer that proposed token i
     and `confidences[i]` the criterion's confidence there (None at the top). `logprobs[i]`, where asked for, lists

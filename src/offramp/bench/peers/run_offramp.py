@@ -34,6 +34,7 @@ class Offramp:
             max_num_seqs=max(32, model["max_batch"]),
             max_num_batched_tokens=max(512, model["max_batch"]),
             prefix_caching=False,
+            **({"exits": model["exits"]} if model.get("exits") is not None else {}),
         )
         seconds = perf_counter() - start
         if variant == "torch":
@@ -66,6 +67,31 @@ class Offramp:
             for number in numbers:
                 engine.abort(number)
                 engine.forget(number)
+
+    def generate(self, prompts: list[list[int]], new_tokens: int, users: int, exit: str) -> dict[str, Any]:
+        """Time whole answers with their texts, `users` at a time: as soon as one ends, the next prompt begins."""
+        session, sampling = self.llm.session, self.sampling(max_tokens=new_tokens, ignore_eos=True)
+        texts, tokens = [""] * len(prompts), 0
+        running: dict[int, int] = {}
+        waiting = list(enumerate(prompts))
+        start = perf_counter()
+        try:
+            while running or waiting:
+                while waiting and len(running) < users:
+                    index, prompt = waiting.pop(0)
+                    running[session.submit(prompt, sampling, exit)[0]] = index
+                result = session.step()
+                for number in {e.sequence for e in (*result.events, *result.finished)}:
+                    chunk = session.read(number)
+                    texts[running[number]] += chunk.text
+                    tokens += len(chunk.token_ids)
+                    if chunk.finish_reason is not None:
+                        session.drop(number)
+                        del running[number]
+            return {"tokens": tokens, "seconds": perf_counter() - start, "texts": texts}
+        finally:
+            for number in running:
+                session.drop(number)
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
         """Time a prompt up to its first token."""

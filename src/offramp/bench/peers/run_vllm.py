@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import subprocess
@@ -88,8 +89,8 @@ def _folder(model: dict[str, Any]) -> Path:
     if model["form"] != "gguf":
         return Path(model["path"])
     folder = Path(model["folder"])
-    if not (folder / "config.json").is_file():
-        # Under the final name there is a whole model or nothing: `config.json` is written first.
+    if not (folder / "tokenizer.json").is_file():
+        # Under the final name there is a whole model or nothing. Older versions of this left the tokenizer out.
         draft = folder.with_name(f"{folder.name}.{os.getpid()}")
         try:
             # In a process of its own, so that its memory is not counted as vLLM's.
@@ -102,17 +103,20 @@ def _folder(model: dict[str, Any]) -> Path:
 
 
 def dequantize(gguf: Path, folder: Path) -> None:
-    """Write a GGUF model as a folder in Hugging Face form, float32."""
+    """Write a GGUF model as a folder in Hugging Face form, float32, with its tokenizer."""
     transformers, _ = engine_module("transformers")
     model = transformers.AutoModelForCausalLM.from_pretrained(gguf.parent, gguf_file=gguf.name, dtype="float32")
     # It holds plain numbers now; what it says about where they came from keeps it from being saved.
     model.hf_quantizer = None
     del model.config.quantization_config
     model.save_pretrained(folder)
+    transformers.AutoTokenizer.from_pretrained(gguf.parent, gguf_file=gguf.name).save_pretrained(folder)
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
+    if sys.argv[1:2] == ["--folder"]:
+        _folder(json.loads(sys.argv[2]))
+    elif len(sys.argv) > 1:
         dequantize(Path(sys.argv[1]), Path(sys.argv[2]))
     else:
         serve(Vllm())

@@ -16,7 +16,7 @@ from importlib import import_module
 from time import perf_counter
 from typing import Any
 
-VERBS = ("load", "decode", "prefill", "steps", "ceilings")
+VERBS = ("load", "decode", "generate", "prefill", "steps", "ceilings")
 
 
 class Missing(Exception):

@@ -19,7 +19,7 @@ from offramp.exits.pack import ExitPack
 from offramp.models.rope import inverse_frequencies
 from offramp.models.spec import ModelSpec
 from offramp.types.checks import MAX_THREADS, check_integer, check_one_of
-from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows, SourceRows
 from offramp.weights.source import WeightSource
 
 KV_DTYPES = ("float16", "float32")
@@ -91,6 +91,10 @@ class NativeExecutor:
     def shape(self) -> ModelShape:
         """The model's shape and the size of the paged store."""
         return self._shape
+
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        """Never asked for: no model here has an encoder."""
+        raise AssertionError("the native executor has no encoder")
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         """Run the segment's layers over the rows; see `Executor.run_segment`."""

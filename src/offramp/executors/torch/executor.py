@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 import numpy.typing as npt
@@ -11,16 +12,17 @@ from torch import Tensor
 
 from offramp.errors import InvalidParameter
 from offramp.executors.shape import model_shape
-from offramp.executors.torch.attention import Attention, by_row_count
+from offramp.executors.torch.attention import by_row_count
 from offramp.executors.torch.heads import exit_head, top_head
-from offramp.executors.torch.layers import Rotary, Rotation, project_passed, run_layer
+from offramp.executors.torch.llama import LlamaTrunk
 from offramp.executors.torch.scoring import score_rows
 from offramp.executors.torch.store import PagedStore
-from offramp.executors.torch.weights import load_weights
+from offramp.executors.torch.t5 import T5Trunk
+from offramp.executors.torch.trunk import Trunk
 from offramp.exits.pack import ExitPack
-from offramp.models.spec import ModelSpec
+from offramp.models import Spec, T5Spec
 from offramp.types.checks import check_one_of
-from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows
+from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows, SourceRows
 from offramp.weights.source import WeightSource
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float64": torch.float64}
@@ -41,6 +43,8 @@ class TorchExecutor:
         block_size: tokens per block.
         num_blocks: blocks in the paged store.
         max_model_len: longest sequence; None is the model's own limit.
+        num_source_blocks, max_source_len: of an encoder-decoder model: blocks in the store of sources, as many as
+            `num_blocks` if None, and the longest source, None being the model's own limit.
         device: a torch device, e.g. `cpu`, `cuda`, `cuda:1`, `mps`.
         dtype: `float32`, `bfloat16` or `float64`, of weights, K and V and hidden states. Norms and softmax are computed
             in float32 at least.
@@ -53,31 +57,44 @@ class TorchExecutor:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: Spec,
         weights: WeightSource,
         exits: ExitPack,
         *,
         block_size: int,
         num_blocks: int,
         max_model_len: int | None = None,
+        num_source_blocks: int | None = None,
+        max_source_len: int | None = None,
         device: str = "cpu",
         dtype: str = "float32",
     ) -> None:
         check_one_of("dtype", dtype, tuple(DTYPES))
         where, kind = find_device(device), DTYPES[dtype]
-        self._spec = spec
         self._shape = model_shape(
-            spec, weights, exits, block_size=block_size, num_blocks=num_blocks, max_model_len=max_model_len
+            spec,
+            weights,
+            exits,
+            block_size=block_size,
+            num_blocks=num_blocks,
+            max_model_len=max_model_len,
+            num_source_blocks=num_source_blocks,
+            max_source_len=max_source_len,
         )
         with torch.inference_mode():
-            self._weights = load_weights(spec, exits.tuned(weights), where, kind)
-            self._rotary = Rotary(spec, where, kind)
-            top = top_head(self._weights, spec.rms_norm_eps)
-            self._heads = [exit_head(e, exits, top, spec.rms_norm_eps) for e in exits.exits] + [top]
-            boundaries = len(self._heads) + self._shape.reads_past
-            self._store = PagedStore(
-                spec, boundaries, block_size=block_size, num_blocks=num_blocks, device=where, dtype=kind
-            )
+            boundaries = self._shape.num_segments + self._shape.reads_past
+            make_store = partial(PagedStore, spec, block_size=block_size, device=where, dtype=kind)
+            self._store = make_store(boundaries, num_blocks=num_blocks)
+            self._trunk: Trunk
+            if isinstance(spec, T5Spec):
+                assert self._shape.encoder is not None
+                sources = make_store(0, num_blocks=self._shape.encoder.num_blocks)
+                self._trunk = T5Trunk(spec, exits.tuned(weights), self._store, sources)
+            else:
+                self._trunk = LlamaTrunk(spec, exits.tuned(weights), self._store)
+            eps = spec.rms_norm_eps
+            top = top_head(self._trunk.lm_head, self._trunk.final_norm, eps, spec.head_scale)
+            self._heads = [exit_head(e, exits, top, eps) for e in exits.exits] + [top]
 
     @property
     def shape(self) -> ModelShape:
@@ -85,22 +102,23 @@ class TorchExecutor:
         return self._shape
 
     @torch.inference_mode()
+    def encode(self, batch: Sequence[SourceRows]) -> None:
+        """Run the encoder over whole sources; see `Executor.encode`."""
+        self._trunk.encode(batch)
+
+    @torch.inference_mode()
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         """Run the segment's layers over the rows; see `Executor.run_segment`."""
         batch = by_row_count(batch)
         if not batch:
             return
-        slots, rotation = self._locate(batch)
+        slots = self._slots(batch)
         if segment == 0:
-            tokens = torch.tensor([token for seq in batch for token in seq.tokens], device=slots.device)
-            hidden = self._weights.embedding.index_select(0, tokens)
+            hidden = self._trunk.embed(self._to_device([token for seq in batch for token in seq.tokens]))
         else:
             hidden = self._store.read_boundary(segment, slots)
-        attention = Attention(batch, self._store, self._spec.num_heads // self._spec.num_kv_heads)
-        for index in range(*self._shape.layers_at[segment : segment + 2]):
-            weights = self._weights.layers[index]
-            hidden = run_layer(self._spec, index, weights, hidden, rotation, slots, attention, self._store)
-        self._store.write_boundary(segment + 1, slots, hidden)
+        layers = range(*self._shape.layers_at[segment : segment + 2])
+        self._store.write_boundary(segment + 1, slots, self._trunk.run(layers, batch, slots, hidden))
 
     @torch.inference_mode()
     def pass_tokens(self, boundary: int, segments: range, batch: Sequence[SeqRows]) -> None:
@@ -109,9 +127,8 @@ class TorchExecutor:
         if not batch or not segments:
             return
         layers = slice(self._shape.layers_at[segments.start], self._shape.layers_at[segments.stop])
-        slots, rotation = self._locate(batch)
-        hidden = self._store.read_boundary(boundary, slots)
-        keys, values = project_passed(self._spec, layers, self._weights.passing, hidden, rotation)
+        slots = self._slots(batch)
+        keys, values = self._trunk.project(layers, batch, self._store.read_boundary(boundary, slots))
         self._store.write_kv(layers, slots, keys, values)
 
     @torch.inference_mode()
@@ -170,7 +187,7 @@ class TorchExecutor:
 
     def synchronize(self) -> None:
         """Wait until the device has done everything asked so far."""
-        kind = self._store.hidden.device.type
+        kind = self._store.device.type
         if kind != "cpu":
             getattr(torch, kind).synchronize()
 
@@ -185,13 +202,12 @@ class TorchExecutor:
         there = self._to_device([row.position for row in rows]) > 0
         return self._store.read_boundary(self._past_boundary, self._to_device(slots)).where(there[:, None], 0)
 
-    def _locate(self, batch: Sequence[SeqRows]) -> tuple[Tensor, Rotation]:
-        """Slots [rows] and rotary embedding of the batch's rows."""
-        slots = [self._store.slot(p, seq.blocks) for seq in batch for p in seq.positions]
-        return self._to_device(slots), self._rotary.at([p for seq in batch for p in seq.positions])
+    def _slots(self, batch: Sequence[SeqRows]) -> Tensor:
+        """Slots [rows] of the batch's rows."""
+        return self._to_device([self._store.slot(p, seq.blocks) for seq in batch for p in seq.positions])
 
     def _to_device(self, values: list[int]) -> Tensor:
-        return torch.tensor(values, device=self._store.hidden.device)
+        return torch.tensor(values, device=self._store.device)
 
 
 def find_device(name: str) -> torch.device:

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from offramp.errors import PackError
 from offramp.executors.torch.layers import rms_norm
-from offramp.executors.torch.weights import ModelWeights, to_tensor
+from offramp.executors.torch.weights import to_tensor
 from offramp.exits.pack import ExitPack, ExitSpec
 
 Map = Callable[[Tensor], Tensor]
@@ -59,6 +59,7 @@ class HeadModule:
     adapter: Map | None = None
     past: Join | None = None
     other_bias: Tensor | None = None  # [1]
+    scale: float = 1.0  # of what meets the matrix
     temperature: float = 1.0
     classifier: Map | None = None  # normed hidden [rows, hidden_size] -> logit [rows, 1]
 
@@ -73,7 +74,8 @@ class HeadModule:
 
     def logits(self, states: Tensor) -> Tensor:
         """Logits [rows, columns (+ 1)] of what `states` gave, in float32 at least."""
-        logits = F.linear(self.norm(states), self.matrix)
+        normed = self.norm(states)
+        logits = F.linear(normed if self.scale == 1 else normed * self.scale, self.matrix)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
         if self.other_bias is not None:
             logits[:, -1] += self.other_bias
@@ -93,11 +95,10 @@ class HeadModule:
         return torch.sigmoid(logit.to(torch.promote_types(logit.dtype, torch.float32)))
 
 
-def top_head(weights: ModelWeights, eps: float) -> HeadModule:
-    """The model's own final norm and LM head."""
-    vocab_size = len(weights.lm_head)
-    vocabulary = Vocabulary.of(range(vocab_size), vocab_size, weights.lm_head.device)
-    return HeadModule(vocabulary, weights.lm_head, norm=lambda h: rms_norm(h, weights.final_norm, eps))
+def top_head(lm_head: Tensor, final_norm: Tensor, eps: float, scale: float) -> HeadModule:
+    """The model's own `final_norm` [hidden_size] and `lm_head` [vocab_size, hidden_size]."""
+    vocabulary = Vocabulary.of(range(len(lm_head)), len(lm_head), lm_head.device)
+    return HeadModule(vocabulary, lm_head, norm=make_norm(final_norm, eps), scale=scale)
 
 
 def exit_head(spec: ExitSpec, pack: ExitPack, top: HeadModule, eps: float) -> HeadModule:
@@ -132,6 +133,7 @@ def exit_head(spec: ExitSpec, pack: ExitPack, top: HeadModule, eps: float) -> He
         adapter=make_adapter(spec.adapter, get, eps),
         past=make_join(spec.past, get, eps),
         other_bias=get("other.bias") if spec.other else None,
+        scale=top.scale if spec.head == "shared" else 1.0,
         temperature=spec.temperature,
         classifier=make_classifier(spec.classifier, get),
     )

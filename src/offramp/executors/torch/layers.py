@@ -1,4 +1,4 @@
-"""The pieces of a decoder layer. Norms compute in float32 at least."""
+"""The pieces of a layer of the Llama line. Norms compute in float32 at least."""
 
 from __future__ import annotations
 
@@ -12,8 +12,7 @@ from torch.nn import functional as F
 from offramp.executors.torch.attention import Attention
 from offramp.executors.torch.store import PagedStore
 from offramp.executors.torch.weights import LayerWeights, PassWeights
-from offramp.models.rope import inverse_frequencies
-from offramp.models.spec import ModelSpec
+from offramp.models import ModelSpec, Spec, inverse_frequencies
 
 
 def normalise(x: Tensor, eps: float) -> Tensor:
@@ -80,7 +79,7 @@ def run_layer(
 
 
 def project_passed(
-    spec: ModelSpec, layers: slice, weights: PassWeights, hidden: Tensor, rotation: Rotation
+    spec: Spec, layers: slice, weights: PassWeights, hidden: Tensor, rotation: Rotation | None
 ) -> tuple[Tensor, Tensor]:
     """K and V of hidden states [rows, hidden_size] in all `layers` at once: [layers, rows, kv_heads, head_dim] each.
 
@@ -93,4 +92,4 @@ def project_passed(
     k, v = kv.view(len(x), len(projections), 2, spec.num_kv_heads, spec.head_dim).permute(2, 1, 0, 3, 4)
     if weights.k_norm is not None:
         k = rms_norm(k, weights.k_norm[layers, None, None], spec.rms_norm_eps)
-    return rotation.apply(k), v
+    return k if rotation is None else rotation.apply(k), v

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from offramp.models.spec import ModelSpec
+from offramp.models import Spec
 
 
 class PagedStore:
@@ -15,12 +15,13 @@ class PagedStore:
 
     Attributes:
         keys, values: [layers, slots, kv_heads, head_dim].
-        hidden: [S + 1, slots, hidden_size]; boundary b is at index b - 1. Deep states, if any, lie behind them.
+        hidden: [S + 1, slots, hidden_size]; boundary b is at index b - 1. Deep states, if any, lie behind them. A store
+            of sources has none.
     """
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: Spec,
         num_boundaries: int,
         *,
         block_size: int,
@@ -28,7 +29,7 @@ class PagedStore:
         device: torch.device,
         dtype: torch.dtype,
     ) -> None:
-        self.block_size = block_size
+        self.block_size, self.device, self.dtype = block_size, device, dtype
         slots = num_blocks * block_size
         kv = (spec.num_layers, slots, spec.num_kv_heads, spec.head_dim)
         self.keys = torch.zeros(kv, device=device, dtype=dtype)

@@ -1,7 +1,8 @@
-"""A model's weights as torch tensors, fused where the computation reads them together."""
+"""The weights of a model of the Llama line as torch tensors, fused where the computation reads them together."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -74,9 +75,9 @@ def load_weights(spec: ModelSpec, source: WeightSource, device: torch.device, dt
     return ModelWeights(
         embedding=embedding,
         layers=layers,
-        passing=_fold(spec, layers),
-        final_norm=get("model.norm.weight"),
-        lm_head=embedding if spec.tie_word_embeddings else get("lm_head.weight"),
+        passing=_passing(spec, layers),
+        final_norm=get(spec.final_norm),
+        lm_head=embedding if spec.tie_word_embeddings else get(spec.lm_head),
     )
 
 
@@ -106,16 +107,22 @@ def _load_layer(
     )
 
 
-def _fold(spec: ModelSpec, layers: tuple[LayerWeights, ...]) -> PassWeights:
-    """Fold in float32 at least, so that a bfloat16 product is rounded once."""
+def _passing(spec: ModelSpec, layers: tuple[LayerWeights, ...]) -> PassWeights:
     kv = spec.num_kv_heads * spec.head_dim
-    dtype = layers[0].qkv.dtype
-    wide = torch.promote_types(dtype, torch.float32)
-    folded = [(layer.qkv[-2 * kv :].to(wide) * layer.attention_norm.to(wide)).to(dtype) for layer in layers]
     biases = [layer.qkv_bias[-2 * kv :] for layer in layers if layer.qkv_bias is not None]
     k_norms = [layer.k_norm for layer in layers if layer.k_norm is not None]
     return PassWeights(
-        kv=torch.stack(folded).view(len(layers), 2, kv, -1),
+        kv=fold([(layer.qkv[-2 * kv :], layer.attention_norm) for layer in layers]),
         bias=torch.stack(biases).view(len(layers), 2, kv) if biases else None,
         k_norm=torch.stack(k_norms) if k_norms else None,
     )
+
+
+def fold(layers: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+    """Projections to K and V, [2 kv, d] each, with the norm weights [d] before them folded in: [L, 2, kv, d].
+
+    In float32 at least, so that a bfloat16 product is rounded once.
+    """
+    wide = torch.promote_types(layers[0][0].dtype, torch.float32)
+    folded = [(projection.to(wide) * norm.to(wide)).to(projection.dtype) for projection, norm in layers]
+    return torch.stack(folded).view(len(layers), 2, -1, folded[0].shape[1])

@@ -34,7 +34,10 @@ async def complete(body: CompletionRequest, request: Request, front: FrontOf) ->
     """Continue texts, or tell the log-probabilities of given ones."""
     tally = Tally()
     front.check_model(body.model)
-    front.ready()
+    if front.ready().max_source_len and body.echo:
+        raise InvalidParameter(
+            "the model has an encoder: its outputs do not go on from the prompt", param="echo", hint="leave out `echo`"
+        )
     asked = read_dial(body.exit, front.settings)
     sampling, echo_only = _sampling(body)
     tells_prompt = echo_only or (body.echo and body.logprobs is not None)

@@ -87,10 +87,16 @@ class Front:
     def check_context(self, prompt: Sequence[int], max_tokens: int | None, param: str) -> None:
         """A prompt must fit the context together with what is to be generated: 0 for nothing, None for at least one.
 
+        Where there is an encoder, the prompt is a source, and the context holds what is to be generated alone.
+
         Raises:
             ContextTooLong: it does not; with both numbers.
         """
-        room, size = self.ready().max_model_len, len(prompt)
+        info = self.ready()
+        room, size = info.max_model_len, len(prompt)
+        if info.max_source_len:
+            _check_source(size, info, max_tokens, param)
+            return
         if size >= room + (max_tokens == 0):
             message = f"the prompt has {size} tokens, the context holds {room} and must fit at least one more"
             raise ContextTooLong(message, param=param, hint="shorten it")
@@ -130,6 +136,18 @@ class Front:
                 exit=dial_word(asked.dial),
                 outcome=tally.outcome,
             )
+
+
+def _check_source(size: int, info: EngineInfo, max_tokens: int | None, param: str) -> None:
+    if size > info.max_source_len:
+        message = f"the prompt has {size} tokens, the encoder reads {info.max_source_len}"
+        raise ContextTooLong(message, param=param, hint="shorten it")
+    if 1 + (max_tokens or 0) > info.max_model_len:
+        raise ContextTooLong(
+            f"{max_tokens} tokens are to be generated, an output has at most {info.max_model_len - 1}",
+            param="max_tokens",
+            hint="ask for fewer",
+        )
 
 
 async def front_of(request: Request) -> Front:

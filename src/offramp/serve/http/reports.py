@@ -62,6 +62,7 @@ def merged(reports: Iterable[ExitReport]) -> ExitReport | None:
         cached_prompt_tokens=sum(report.cached_prompt_tokens for report in some),
         exits=some[0].exits,
         switched_off=any(report.switched_off for report in some),
+        encoded_tokens=sum(report.encoded_tokens for report in some),
     )
 
 

@@ -8,8 +8,9 @@ export const LOOK_BACK = 15;
 export const CALM = 3;
 
 const LAYERS = ["layers_run_total", "layers_filled_total", "layers_skipped_total"];
-const PARTS = ["layers", "checks", "fill", "top", "other"];
-const TIME = PARTS.map((part) => `time_seconds_total{${part}}`);
+const PARTS = ["encoder", "layers", "checks", "fill", "top", "other"];
+const timeOf = (part) => `time_seconds_total{${part}}`;
+const TIME = PARTS.map(timeOf);
 
 /** A gauge as it is, in the later of two scrapes. */
 const gauge = (key) => ({ near }) => near.to.samples.get(key) ?? null;
@@ -22,6 +23,7 @@ const quantile = (name, q) => ({ far }) => far.quantile(name, q);
  * `near` and `far`, windows of `CALM` and of `LOOK_BACK` seconds. `depth` is a share of the model's depth, for colours.
  */
 export function charts(samples) {
+  const parts = samples.get(timeOf("encoder")) ? PARTS : PARTS.filter((part) => part !== "encoder");
   return [
     {
       id: "tokens",
@@ -59,7 +61,7 @@ export function charts(samples) {
       format: percent,
       most: 1,
       stacked: true,
-      series: PARTS.map((name, i) => ({ name, value: share(TIME[i], TIME) })),
+      series: parts.map((name) => ({ name, value: share(timeOf(name), TIME) })),
     },
     {
       id: "saving",
