@@ -5,7 +5,7 @@
                 "off_ms": [...], "on_ms": [...],      per token of output, one per clean round
                 "speedup": [...], "realisation": [...], "realisation_with_choices": [...],
                 "realisation_by_shares": [...], "efficiency": [...], "priced_speedup": [...],
-                "split": {"layers": 0.8, "top": 0.1, "checks": 0.05, "fill": 0.02, "python": 0.03},
+                "split": {"encoder": 0.0, "layers": 0.8, "top": 0.1, "checks": 0.05, "fill": 0.02, "python": 0.03},
                 "off_split": {...}}],
      "rejected": 0}                               runs that were thrown away because the machine was not ours
 

@@ -117,7 +117,9 @@ class CompletionRequest(Generation):
     ) = field("implemented", f"Text, token ids, or a list of at most {MAX_PROMPTS} of either.", default=...)
     max_tokens: int | None = field("implemented", "16 if left out; 0 with `echo`.", ge=0, lt=2**31)
     logprobs: int | None = field("deviates", "Up to 100 (OpenAI: 5).", ge=0, le=100)
-    echo: bool | None = field("implemented", "The prompt comes first, with `logprobs` if asked for.")
+    echo: bool | None = field(
+        "implemented", "The prompt comes first, with `logprobs` if asked for; not beside an encoder."
+    )
     best_of: int | None = field("deviates", "Only the same as `n`.", ge=1, le=128)
     suffix: None = field("refused", "nothing can be filled in between two texts")
 
