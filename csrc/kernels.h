@@ -24,10 +24,13 @@ struct Attend {
   int64_t group = 0;                   // query heads per row that share this key/value head
   const int64_t* positions = nullptr;  // [rows], ascending; row r sees positions (positions[r] - window, positions[r]]
   int64_t window = 0;                  // 0: all positions
+  int64_t length = 0;                  // above 0, every row sees [0, length), and there is no window
   const float* q = nullptr;            // row r, head g at q + r * q_stride + g * head_dim
   int64_t q_stride = 0;
-  float scale = 0;                  // of the scores
-  const int32_t* blocks = nullptr;  // the sequence's block table, covering positions[rows - 1]
+  float scale = 0;              // of the scores
+  const float* bias = nullptr;  // [group][bias_size(reach)], added to the scores; null: nothing is. See RelativeBias
+  int64_t reach = 0;            // the farthest offset that has a bias of its own
+  const int32_t* blocks = nullptr;  // the sequence's block table, covering all that is seen
   const uint8_t* k = nullptr;       // block b at k + b * block_stride (bytes), already at this head
   const uint8_t* v = nullptr;
   int64_t block_stride = 0;  // bytes
@@ -67,6 +70,12 @@ struct Kernels {
   // y = gate / (1 + exp(-gate)) * up. May be in place.
   void (*silu_mul)(const float* gate, const float* up, int64_t n, float* y);
 
+  // y = gelu(gate) * up, with GELU's tanh approximation: gate / (1 + exp(-2 sqrt(2/pi) (gate + 0.044715 gate^3))) * up.
+  void (*gelu_mul)(const float* gate, const float* up, int64_t n, float* y);
+
+  // y = max(0, x); a NaN stays one.
+  void (*relu)(const float* x, int64_t n, float* y);
+
   // x += y.
   void (*add)(float* x, const float* y, int64_t n);
 
@@ -76,8 +85,8 @@ struct Kernels {
   void (*to_half)(const float* x, int64_t n, uint16_t* y);
   void (*from_half)(const uint16_t* x, int64_t n, float* y);
 
-  // Scaled dot-product attention with a causal mask, in one pass over the positions in tiles of 16 absolute positions
-  // (online softmax, Milakov and Gimelshein 2018), each query on its own.
+  // Scaled dot-product attention with a causal mask or none, in one pass over the positions in tiles of 16 absolute
+  // positions (online softmax, Milakov and Gimelshein 2018), each query on its own.
   void (*attend)(const Attend& task);
 
   // max, second, argmax, and if `sums` the sums, of n logits in one or two sweeps.
@@ -89,6 +98,9 @@ struct Kernels {
   int64_t (*peak_float)(int64_t steps);
   int64_t (*peak_integer)(int64_t steps);
 };
+
+// Entries of a table of biases that reaches so far; see RelativeBias.
+static constexpr int64_t bias_size(int64_t reach) { return 2 * (reach + kPanel) + 1; }
 
 // Floats of scratch that `attend` needs for `rows` * `group` queries.
 int64_t attend_scratch(int64_t rows, int64_t group, int64_t head_dim);

@@ -20,37 +20,33 @@ void check_place(const char* what, int64_t index, int64_t first, int64_t end) {
   }
 }
 
-Config checked(Config c, const Matrix& embedding, const std::vector<Layer>& layers, size_t heads) {
-  check_model(c, embedding, layers, heads);
+Config checked(Config c, const Matrix& embedding, const std::vector<Layer>& layers, size_t heads,
+               const std::optional<Encoder>& encoder) {
+  check_model(c, embedding, layers, heads, encoder ? &*encoder : nullptr);
   return c;
 }
 
 StoreShape shape_of(const Config& c, size_t layers, const std::vector<Head>& heads) {
-  StoreShape shape;
+  StoreShape shape = store_shape(c, static_cast<int64_t>(layers), static_cast<int64_t>(c.layers_at.size()) - 1);
   shape.states = std::any_of(heads.begin(), heads.end(), [](const Head& head) { return head.past; });
-  shape.layers = static_cast<int64_t>(layers);
-  shape.boundaries = static_cast<int64_t>(c.layers_at.size()) - 1;
-  shape.kv_heads = c.kv_heads;
-  shape.head_dim = c.head_dim;
-  shape.hidden = c.hidden;
-  shape.block_size = c.block_size;
-  shape.num_blocks = c.num_blocks;
-  shape.half = c.half_kv;
   return shape;
 }
 
 }  // namespace
 
-Model::Impl::Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<Head> heads, int threads)
-    : config(checked(std::move(c), table, stack, heads.size())),
+Model::Impl::Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<Head> heads, int threads,
+                  std::optional<Encoder> other)
+    : config(checked(std::move(c), table, stack, heads.size(), other)),
       embedding(table),
       layers(std::move(stack)),
       pool(threads),
       store(shape_of(config, layers.size(), heads)),
       scorer(&pool, &store, std::move(heads), config.vocab, config.eps),
       rotary(config.frequencies, config.rope_factor),
-      runner({config, embedding, layers, pool, store, rotary}),
-      passer({config, embedding, layers, pool, store, rotary}) {}
+      bias(config.bias, config.heads),
+      encoder(other ? std::make_unique<SourceEncoder>(*std::move(other), config, embedding, layers, pool) : nullptr),
+      runner({config, embedding, layers, pool, store, rotary, bias, encoder ? &encoder->store() : nullptr}),
+      passer({config, embedding, layers, pool, store, rotary, bias}, &Layer::passing) {}
 
 float* Model::Impl::hidden(int64_t boundary, int64_t slot) const {
   check_place("boundary", boundary, 1, store.shape().boundaries + store.shape().states + 1);
@@ -58,15 +54,30 @@ float* Model::Impl::hidden(int64_t boundary, int64_t slot) const {
   return store.hidden(boundary, slot);
 }
 
-Model::Model(Config config, Matrix embedding, std::vector<Layer> layers, std::vector<Head> heads, int threads)
-    : impl_(std::make_unique<Impl>(std::move(config), embedding, std::move(layers), std::move(heads), threads)) {}
+SourceEncoder& Model::Impl::sources() const {
+  if (!encoder) throw std::out_of_range("there is no encoder");
+  return *encoder;
+}
+
+Model::Model(Config config, Matrix embedding, std::vector<Layer> layers, std::vector<Head> heads, int threads,
+             std::optional<Encoder> encoder)
+    : impl_(std::make_unique<Impl>(std::move(config), embedding, std::move(layers), std::move(heads), threads,
+                                   std::move(encoder))) {}
 
 Model::~Model() = default;
+
+void Model::encode(const Batch& batch) {
+  SourceEncoder& encoder = impl_->sources();
+  check_sources(encoder.config(), batch);
+  Lock lock(impl_->calls);
+  encoder.run(batch);
+}
 
 void Model::run_segment(int64_t segment, const Batch& batch) {
   const int64_t segments = static_cast<int64_t>(impl_->config.layers_at.size()) - 1;
   if (segment < 0 || segment >= segments) throw std::out_of_range("there is no segment " + std::to_string(segment));
   check_batch(impl_->config, batch, segment == 0);
+  if (impl_->encoder) check_places(impl_->encoder->config(), batch);
   Lock lock(impl_->calls);
   impl_->runner.run(segment, batch);
 }
@@ -122,8 +133,23 @@ void Model::read_kv(int64_t layer, int64_t slot, float* k, float* v) const {
   impl_->store.read(layer, slot, k, v);
 }
 
+void Model::read_source(int64_t layer, int64_t slot, float* k, float* v) const {
+  const Store& store = impl_->sources().store();
+  Lock lock(impl_->calls);
+  check_place("layer", layer, 0, store.shape().layers);
+  check_place("slot", slot, 0, store.num_slots());
+  store.read(layer, slot, k, v);
+}
+
 Store& Model::store() { return impl_->store; }
+Store& Model::sources() { return impl_->sources().store(); }
 const Config& Model::config() const { return impl_->config; }
+
+const Config& Model::source_config() const {
+  static const Config none;
+  return impl_->encoder ? impl_->encoder->config() : none;
+}
+
 const std::vector<Head>& Model::heads() const { return impl_->scorer.heads(); }
 void Model::wake() { impl_->pool.wake(); }
 

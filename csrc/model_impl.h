@@ -1,6 +1,8 @@
 // What a model is made of; see model.h.
 #pragma once
 
+#include <memory>
+#include <optional>
 #include <vector>
 
 #include "model.h"
@@ -9,14 +11,17 @@
 #include "rotary.h"
 #include "scorer.h"
 #include "segment.h"
+#include "source_encoder.h"
 #include "store.h"
 
 namespace offramp {
 
 struct Model::Impl {
-  Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<Head> heads, int threads);
+  Impl(Config c, Matrix table, std::vector<Layer> stack, std::vector<Head> heads, int threads,
+       std::optional<Encoder> other);
 
   float* hidden(int64_t boundary, int64_t slot) const;  // throws std::out_of_range
+  SourceEncoder& sources() const;                       // throws std::out_of_range where there are none
 
   ModelLock calls;
   const Config config;
@@ -26,6 +31,8 @@ struct Model::Impl {
   Store store;
   Scorer scorer;
   Rotary rotary;
+  const RelativeBias bias;
+  const std::unique_ptr<SourceEncoder> encoder;  // or none
   SegmentRunner runner;
   Passer passer;
 };

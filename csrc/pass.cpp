@@ -1,4 +1,4 @@
-// The pass: K and V of many layers from one unchanged hidden state, as one shared list of panels.
+// The pass: K and V of many layers from one hidden state, as one shared list of panels.
 #include <algorithm>
 #include <numeric>
 
@@ -12,11 +12,24 @@ constexpr int64_t kRowBlock = 64;  // rows of a product that a thread takes at o
 }  // namespace
 
 void Passer::run(int64_t boundary, int64_t first, int64_t last, const Batch& batch) {
+  find_slots(batch, m_.config.block_size, &slots_);
+  states_.clear();
+  for (const int64_t slot : slots_) states_.push_back(m_.store.hidden(boundary, slot));
+  write(states_, nullptr, first, last, batch);
+}
+
+void Passer::run(const std::vector<const float*>& states, const float* norm, int64_t first, int64_t last,
+                 const Batch& batch) {
+  find_slots(batch, m_.config.block_size, &slots_);
+  write(states, norm, first, last, batch);
+}
+
+void Passer::write(const std::vector<const float*>& states, const float* norm, int64_t first, int64_t last,
+                   const Batch& batch) {
   const Config& c = m_.config;
   const int64_t rows = batch.rows(), layers = last - first;
   if (rows == 0 || layers <= 0) return;
   batch_ = &batch;
-  find_slots(batch, c.block_size, &slots_);
   m_.rotary.reach(*std::max_element(batch.positions.begin(), batch.positions.end()) + 1);
 
   // So many heads begin and end on a panel.
@@ -28,12 +41,12 @@ void Passer::run(int64_t boundary, int64_t first, int64_t last, const Batch& bat
     scratch.reserve(2 * std::min(rows, kRowBlock) * round_up(heads * c.head_dim, kPanel));
   }
   bool integers = false;
-  for (int64_t layer = first; layer < last; ++layer) integers = integers || is_integer(m_.layers[layer].passing.type);
+  for (int64_t layer = first; layer < last; ++layer) integers = integers || is_integer((m_.layers[layer].*kv_).type);
 
   m_.pool.run([&](Worker& worker) {
     worker.spread(rows, [&](int64_t begin, int64_t end) {
       for (int64_t row = begin; row < end; ++row) {
-        kernels().rms_norm(m_.store.hidden(boundary, slots_[row]), nullptr, c.eps, c.hidden, normed_.row(row));
+        kernels().rms_norm(states[row], norm, c.eps, c.hidden, normed_.row(row));
         if (integers) normed_.quantize(row);
       }
     });
@@ -56,7 +69,7 @@ void Passer::pass_heads(int64_t index, int64_t row, int64_t rows, int64_t head, 
   float* projected[2] = {scratch, scratch + rows * stride};
   for (int part = 0; part < 2; ++part) {
     const int64_t from = part * m_.kv_width() + column, panel = from / kPanel;
-    kernels().matmul(layer.passing, normed_.rows(row, rows), panel, panel + stride / kPanel, projected[part], stride,
+    kernels().matmul(layer.*kv_, normed_.rows(row, rows), panel, panel + stride / kPanel, projected[part], stride,
                      false);
     if (layer.passing_bias.empty()) continue;
     for (int64_t r = 0; r < rows; ++r)
@@ -67,7 +80,7 @@ void Passer::pass_heads(int64_t index, int64_t row, int64_t rows, int64_t head, 
     for (int64_t h = 0; h < heads; ++h) {
       float *key = projected[0] + r * stride + h * width, *value = projected[1] + r * stride + h * width;
       if (!layer.k_norm.empty()) kernels().rms_norm(key, layer.k_norm.data(), c.eps, width, key);
-      kernels().rotate(key, m_.rotary.cos(position), m_.rotary.sin(position), width / 2);
+      kernels().rotate(key, m_.rotary.cos(position), m_.rotary.sin(position), m_.rotary.half());
       m_.store.write_head(index, slots_[row + r], head + h, key, value);
     }
   }

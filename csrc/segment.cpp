@@ -1,17 +1,15 @@
 #include "segment.h"
 
 #include <algorithm>
-#include <cmath>
 
 #include "pack.h"
 
 namespace offramp {
 namespace {
 
-constexpr int64_t kAlone = 2;          // rows that every thread normalises for itself: cheaper than a barrier
-constexpr int64_t kRowBlock = 64;      // rows of a product that a thread takes at once: their inputs stay in its cache
-constexpr int64_t kGated = 8192;       // floats of gate and up that a thread keeps at once
-constexpr int64_t kUnit = 2 * kPanel;  // columns: a panel of gates, and the panel of ups that lies behind it
+constexpr int64_t kAlone = 2;      // rows that every thread normalises for itself: cheaper than a barrier
+constexpr int64_t kRowBlock = 64;  // rows of a product that a thread takes at once: their inputs stay in its cache
+constexpr int64_t kGated = 8192;   // floats of gate and up that a thread keeps at once
 
 // Row blocks of nearly equal size.
 struct RowBlocks {
@@ -32,6 +30,19 @@ void for_each_block(int64_t items, int64_t begin, int64_t end, Body&& body) {
 }
 
 }  // namespace
+
+StoreShape store_shape(const Config& c, int64_t layers, int64_t boundaries) {
+  StoreShape shape;
+  shape.layers = layers;
+  shape.boundaries = boundaries;
+  shape.kv_heads = c.kv_heads;
+  shape.head_dim = c.head_dim;
+  shape.hidden = c.hidden;
+  shape.block_size = c.block_size;
+  shape.num_blocks = c.num_blocks;
+  shape.half = c.half_kv;
+  return shape;
+}
 
 void find_slots(const Batch& batch, int64_t block_size, std::vector<int64_t>* slots) {
   slots->resize(static_cast<size_t>(batch.rows()));
@@ -56,26 +67,6 @@ void SegmentRunner::run(int64_t segment, const Batch& batch) {
   m_.pool.run([this, segment](Worker& worker) { compute(worker, segment); });
 }
 
-// Chunks are long enough that K and V are rarely converted anew, and short enough that all threads have some.
-void SegmentRunner::cut_rows() {
-  const int64_t group = m_.group(), tasks = 4 * m_.pool.size();
-  const int64_t most = ceil_div(48, group), least = ceil_div(16, group);
-  const int64_t length = std::max(least, std::min(most, ceil_div(rows_ * m_.config.kv_heads, tasks)));
-  chunks_.clear();
-  for (int64_t s = 0; s < batch_->sequences(); ++s) {
-    const int64_t begin = batch_->row_begin[s], count = batch_->row_begin[s + 1] - begin,
-                  pieces = ceil_div(count, length);
-    for (int64_t i = 0; i < pieces; ++i) {
-      const int64_t from = count * i / pieces, to = count * (i + 1) / pieces;
-      chunks_.push_back({s, begin + from, to - from});
-    }
-  }
-  const auto cost = [this](const RowChunk& c) { return c.count * (batch_->positions[c.first + c.count - 1] + 1); };
-  std::sort(chunks_.begin(), chunks_.end(),
-            [&cost](const RowChunk& a, const RowChunk& b) { return cost(a) > cost(b); });
-  one_chunk_ = chunks_.size() == 1;
-}
-
 void SegmentRunner::reserve() {
   const Config& c = m_.config;
   alone_ = rows_ <= kAlone;
@@ -92,7 +83,7 @@ void SegmentRunner::reserve() {
   }
   int64_t longest = 0;
   for (const RowChunk& chunk : chunks_) longest = std::max(longest, chunk.count);
-  const int64_t gated = std::max(kGated, std::min(rows_, kRowBlock) * kUnit) + kUnit;
+  const int64_t unit = m_.unit_panels() * kPanel, gated = std::max(kGated, std::min(rows_, kRowBlock) * unit) + unit;
   scratch_.resize(m_.pool.size());
   const int64_t floats = std::max(attend_scratch(longest, m_.group(), c.head_dim), gated);
   for (Buffer<float>& scratch : scratch_) scratch.reserve(floats);
@@ -135,6 +126,7 @@ void SegmentRunner::run_layer(Worker& worker, int64_t index) {
   lap(worker, &Timings::attention);
   project(worker, layer.out, input, layer.out_bias, hidden_.get(), true);
   lap(worker, &Timings::product);
+  if (layer.cross_q) run_cross(worker, index);
   input = norm_rows(worker, layer.mlp_norm, layer.gate_up.type);
   lap(worker, &Timings::norm);
   gate(worker, layer, input);
@@ -191,72 +183,15 @@ void SegmentRunner::project(Worker& worker, const Matrix& matrix, const Rows& in
   });
 }
 
-// Norms and rotation of the queries and the key of one key/value head; its K and V into the store.
-void SegmentRunner::rotate_row(int64_t index, int64_t row, int64_t head) {
-  const Config& c = m_.config;
-  const Layer& layer = m_.layers[index];
-  const int64_t group = m_.group(), width = c.head_dim, position = batch_->positions[row];
-  const float *cos = m_.rotary.cos(position), *sin = m_.rotary.sin(position);
-  float* projected = qkv_.get() + row * (m_.q_width() + 2 * m_.kv_width());
-  float* key = projected + m_.q_width() + head * width;
-  const auto turn = [&](float* x, const std::vector<float>& norm) {
-    if (!norm.empty()) kernels().rms_norm(x, norm.data(), c.eps, width, x);
-    kernels().rotate(x, cos, sin, width / 2);
-  };
-  for (int64_t g = 0; g < group; ++g) turn(projected + (head * group + g) * width, layer.q_norm);
-  turn(key, layer.k_norm);
-  m_.store.write_head(index, slots_[row], head, key, key + m_.kv_width());
-}
-
-void SegmentRunner::attend(Worker& worker, int64_t index) {
-  const int64_t heads = m_.config.kv_heads;
-  if (!one_chunk_) {
-    worker.spread(rows_ * heads, [&](int64_t begin, int64_t end) {
-      for (int64_t i = begin; i < end; ++i) rotate_row(index, i / heads, i % heads);
-    });
-  }
-  worker.share(static_cast<int64_t>(chunks_.size()) * heads, 1, [&](int64_t begin, int64_t end) {
-    for (int64_t i = begin; i < end; ++i) attend_chunk(worker, index, chunks_[i / heads], i % heads);
-  });
-}
-
-void SegmentRunner::attend_chunk(Worker& worker, int64_t index, const RowChunk& chunk, int64_t head) {
-  const Config& c = m_.config;
-  const int64_t group = m_.group(), width = group * c.head_dim, stride = m_.q_width() + 2 * m_.kv_width();
-  const int64_t end = chunk.first + chunk.count;
-  if (one_chunk_) {
-    for (int64_t row = chunk.first; row < end; ++row) rotate_row(index, row, head);
-  }
-  Attend task;
-  task.half = c.half_kv;
-  task.head_dim = c.head_dim;
-  task.block_size = c.block_size;
-  task.rows = chunk.count;
-  task.group = group;
-  task.positions = batch_->positions.data() + chunk.first;
-  task.window = m_.layers[index].window;
-  task.q = qkv_.get() + chunk.first * stride + head * width;
-  task.q_stride = stride;
-  task.scale = 1.0f / std::sqrt(static_cast<float>(c.head_dim));
-  task.blocks = batch_->blocks.data() + batch_->block_begin[chunk.sequence];
-  task.k = m_.store.keys(index) + head * m_.store.head_bytes();
-  task.v = m_.store.values(index) + head * m_.store.head_bytes();
-  task.block_stride = m_.store.block_bytes();
-  task.out = attended_[0].row(chunk.first) + head * width;
-  task.out_stride = attended_[0].stride();
-  task.scratch = scratch_[worker.index()].get();
-  kernels().attend(task);
-}
-
-// silu(gate x) * up x.
+// activation(gate x) * up x.
 void SegmentRunner::gate(Worker& worker, const Layer& layer, const Rows& input) {
   const RowBlocks blocks(rows_);
-  const int64_t units = layer.gate_up.panels() / 2;
+  const int64_t panels = m_.unit_panels(), units = layer.gate_up.panels() / panels;
   float* scratch = scratch_[worker.index()].get();
   worker.spread(blocks.count * units, [&](int64_t first, int64_t last) {
     for_each_block(units, first, last, [&](int64_t block, int64_t begin, int64_t end) {
       const int64_t row = blocks.begin(block), count = blocks.begin(block + 1) - row;
-      const int64_t most = std::max<int64_t>(1, kGated / (kUnit * count));
+      const int64_t most = std::max<int64_t>(1, kGated / (panels * kPanel * count));
       for (; begin < end; begin += most) {
         const Rows rows = part(input, layer.gate_up.k, row, count);
         gate_units(layer, rows, row, begin, std::min(end, begin + most), scratch);
@@ -268,16 +203,26 @@ void SegmentRunner::gate(Worker& worker, const Layer& layer, const Rows& input) 
 // Units [begin, end) of some rows, the first of which is row `first` of the batch.
 void SegmentRunner::gate_units(const Layer& layer, const Rows& input, int64_t first, int64_t begin, int64_t end,
                                float* scratch) {
-  const int64_t stride = (end - begin) * kUnit, column = begin * kPanel;
-  const int64_t columns = std::min(stride / 2, m_.config.intermediate - column);
-  kernels().matmul(layer.gate_up, input, 2 * begin, 2 * end, scratch, stride, false);
+  const int64_t panels = m_.unit_panels(), stride = (end - begin) * panels * kPanel, column = begin * kPanel;
+  const int64_t columns = std::min((end - begin) * kPanel, m_.config.intermediate - column);
+  kernels().matmul(layer.gate_up, input, panels * begin, panels * end, scratch, stride, false);
   for (int64_t r = 0; r < input.count; ++r) {
-    float* pairs = scratch + r * stride;
-    if (!layer.gate_up_bias.empty()) kernels().add(pairs, layer.gate_up_bias.data() + begin * kUnit, stride);
-    float* gated = gated_[0].row(first + r) + column;
-    for (int64_t i = 0; i < columns; i += kPanel) {
-      kernels().silu_mul(pairs + 2 * i, pairs + 2 * i + kPanel, std::min(kPanel, columns - i), gated + i);
-    }
+    float* projected = scratch + r * stride;
+    const float* bias = layer.gate_up_bias.data() + begin * panels * kPanel;
+    if (!layer.gate_up_bias.empty()) kernels().add(projected, bias, stride);
+    activate(projected, columns, gated_[0].row(first + r) + column);
+  }
+}
+
+// Of one row: panels of gate and up, or of up alone.
+void SegmentRunner::activate(const float* from, int64_t columns, float* to) const {
+  if (!m_.config.gated()) {
+    kernels().relu(from, columns, to);
+    return;
+  }
+  const auto gate = m_.config.activation == Activation::silu ? kernels().silu_mul : kernels().gelu_mul;
+  for (int64_t i = 0; i < columns; i += kPanel) {
+    gate(from + 2 * i, from + 2 * i + kPanel, std::min(kPanel, columns - i), to + i);
   }
 }
 

@@ -6,6 +6,7 @@
 //   rotate    norms and rotation of q and k; K and V into the store. Part of `attend` if there is but one sequence
 //   attend    attention of some rows and a key/value head; then, where weights are integers, its rows as integers
 //   out       product, added to the hidden states
+//   norm, cross_q, attend, cross_out: the same over a source, where the layer attends to one
 //   norm, gate_up (product, gate; rows as integers), down (product, added)
 // No result depends on how the work is cut.
 #pragma once
@@ -17,6 +18,7 @@
 #include "model.h"
 #include "operand.h"
 #include "pool.h"
+#include "relative.h"
 #include "rotary.h"
 #include "store.h"
 
@@ -30,11 +32,19 @@ struct Machine {
   Pool& pool;
   Store& store;
   Rotary& rotary;
+  const RelativeBias& bias;
+  const Store* sources = nullptr;  // where layers attend to sources
+  // Rows see their whole sequence, of which the batch has all rows. No K and V are kept: layers share the store's one.
+  bool whole = false;
+
+  int64_t kv_layer(int64_t layer) const { return whole ? 0 : layer; }
 
   // Columns of the fused projection.
   int64_t q_width() const { return round_up(config.heads * config.head_dim, kPanel); }
   int64_t kv_width() const { return round_up(config.kv_heads * config.head_dim, kPanel); }
   int64_t group() const { return config.heads / config.kv_heads; }
+  // Panels of `gate_up` for a panel of what goes down.
+  int64_t unit_panels() const { return config.gated() ? 2 : 1; }
 };
 
 // Rows [first, first + count) of a batch, all of one sequence, to be attended together.
@@ -67,8 +77,13 @@ class SegmentRunner {
   void rotate_row(int64_t layer, int64_t row, int64_t head);
   void attend(Worker& worker, int64_t layer);
   void attend_chunk(Worker& worker, int64_t layer, const RowChunk& chunk, int64_t head);
+  void run_cross(Worker& worker, int64_t layer);
+  void attend_source(Worker& worker, int64_t layer, const RowChunk& chunk, int64_t head);
+  Attend task_of(const Worker& worker, const Store& store, int64_t layer, const RowChunk& chunk, int64_t head,
+                 int64_t stride) const;
   void gate(Worker& worker, const Layer& layer, const Rows& input);
   void gate_units(const Layer& layer, const Rows& input, int64_t first, int64_t begin, int64_t end, float* scratch);
+  void activate(const float* from, int64_t columns, float* to) const;
   void lap(const Worker& worker, double Timings::* phase);
 
   const Machine m_;
@@ -85,24 +100,37 @@ class SegmentRunner {
   std::chrono::steady_clock::time_point last_;
 };
 
-// Hidden-state propagation (CALM, Schuster et al. 2022): K and V of hidden states that skip layers. The norms of the
-// layers are folded into the `passing` matrices, so all layers read the same rows.
+// K and V of many layers from the same rows.
+//
+// With the `passing` matrices it is hidden-state propagation (CALM, Schuster et al. 2022): K and V of hidden states
+// that skip layers. The norms of the layers are folded into these matrices, so all layers read the same rows. With the
+// `cross_kv` matrices it writes what the layers read of sources.
 class Passer {
  public:
-  explicit Passer(const Machine& machine) : m_(machine) {}
+  Passer(const Machine& machine, Matrix Layer::* kv) : m_(machine), kv_(kv) {}
 
   // Layers [first, last), from hidden states at `boundary`.
   void run(int64_t boundary, int64_t first, int64_t last, const Batch& batch);
 
+  // Layers [first, last), from the hidden states that `states` points to, one for each row; `norm` null: 1.
+  void run(const std::vector<const float*>& states, const float* norm, int64_t first, int64_t last, const Batch& batch);
+
  private:
+  void write(const std::vector<const float*>& states, const float* norm, int64_t first, int64_t last,
+             const Batch& batch);
   void pass_heads(int64_t layer, int64_t row, int64_t rows, int64_t head, int64_t heads, float* scratch);
 
   const Machine m_;
+  Matrix Layer::* const kv_;
   const Batch* batch_ = nullptr;
   std::vector<int64_t> slots_;
+  std::vector<const float*> states_;
   Operand normed_;
   std::vector<Buffer<float>> scratch_;
 };
+
+// A store of a model's K and V in so many layers, and hidden states at so many boundaries.
+StoreShape store_shape(const Config& config, int64_t layers, int64_t boundaries);
 
 // The slot of each row.
 void find_slots(const Batch& batch, int64_t block_size, std::vector<int64_t>* slots);

@@ -71,6 +71,31 @@ void read_positions(PyObject* object, int64_t max_positions, std::vector<int64_t
   }
 }
 
+PyObject* tuple_at(PyObject* fast, Py_ssize_t i, Py_ssize_t size, const char* otherwise) {
+  PyObject* tuple = PySequence_Fast_GET_ITEM(fast, i);
+  if (!PyTuple_Check(tuple) || PyTuple_GET_SIZE(tuple) != size) refuse(otherwise);
+  return tuple;
+}
+
+// The first `needed` blocks of a table, or as many as it has.
+void read_blocks(PyObject* table, int64_t needed, std::vector<int32_t>* blocks) {
+  for_each_integer(table, std::min(length_of(table), needed),
+                   [blocks](int64_t value) { blocks->push_back(narrow(value, "block")); });
+}
+
+// A `Source`; none has length 0.
+SourcePlace read_place(PyObject* source, const Config& sources, std::vector<int32_t>* blocks) {
+  SourcePlace place;
+  if (source == Py_None) return place;
+  if (!PyTuple_Check(source) || PyTuple_GET_SIZE(source) != 2) refuse("a source must be a `Source`");
+  place.length = read_integer(PyTuple_GET_ITEM(source, 0));
+  place.begin = static_cast<int64_t>(blocks->size());
+  const int64_t last = std::clamp<int64_t>(place.length, 0, sources.max_positions);
+  read_blocks(PyTuple_GET_ITEM(source, 1), ceil_div(last, sources.block_size), blocks);
+  place.end = static_cast<int64_t>(blocks->size());
+  return place;
+}
+
 }  // namespace
 
 int64_t read_integer(PyObject* object) {
@@ -81,13 +106,12 @@ int64_t read_integer(PyObject* object) {
   return value;
 }
 
-Batch read_batch(nb::handle rows, const Config& config, bool tokens) {
+Batch read_batch(nb::handle rows, const Config& config, bool tokens, const Config* sources) {
   const nb::object fast = nb::steal(PySequence_Fast(rows.ptr(), "a batch must be a sequence"));
   if (!fast.is_valid()) nb::raise_python_error();
   Batch batch;
   for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.ptr()); ++i) {
-    PyObject* sequence = PySequence_Fast_GET_ITEM(fast.ptr(), i);
-    if (!PyTuple_Check(sequence) || PyTuple_GET_SIZE(sequence) < 3) refuse("a batch must be made of `SeqRows`");
+    PyObject* sequence = tuple_at(fast.ptr(), i, 4, "a batch must be made of `SeqRows`");
     const int64_t before = batch.rows();
     read_positions(PyTuple_GET_ITEM(sequence, 0), config.max_positions, &batch.positions);
     const int64_t rows = batch.rows() - before;
@@ -98,10 +122,30 @@ Batch read_batch(nb::handle rows, const Config& config, bool tokens) {
     }
     if (rows > 0) {
       const int64_t last = std::clamp<int64_t>(batch.positions.back(), 0, config.max_positions);
-      PyObject* table = PyTuple_GET_ITEM(sequence, 2);
-      const int64_t needed = std::min(length_of(table), last / config.block_size + 1);
-      for_each_integer(table, needed, [&batch](int64_t value) { batch.blocks.push_back(narrow(value, "block")); });
+      read_blocks(PyTuple_GET_ITEM(sequence, 2), last / config.block_size + 1, &batch.blocks);
     }
+    if (sources) batch.sources.push_back(read_place(PyTuple_GET_ITEM(sequence, 3), *sources, &batch.source_blocks));
+    batch.row_begin.push_back(batch.rows());
+    batch.block_begin.push_back(static_cast<int64_t>(batch.blocks.size()));
+  }
+  return batch;
+}
+
+Batch read_sources(nb::handle rows, const Config& sources) {
+  const nb::object fast = nb::steal(PySequence_Fast(rows.ptr(), "a batch must be a sequence"));
+  if (!fast.is_valid()) nb::raise_python_error();
+  Batch batch;
+  for (Py_ssize_t i = 0; i < PySequence_Fast_GET_SIZE(fast.ptr()); ++i) {
+    PyObject* source = tuple_at(fast.ptr(), i, 2, "a batch of sources must be made of `SourceRows`");
+    PyObject* tokens = PyTuple_GET_ITEM(source, 0);
+    const int64_t count = length_of(tokens);
+    if (count > sources.max_positions) {
+      refuse("a source has " + std::to_string(count) + " tokens; the longest has " +
+             std::to_string(sources.max_positions));
+    }
+    for_each_integer(tokens, count, [&batch](int64_t value) { batch.tokens.push_back(narrow(value, "token")); });
+    for (int64_t p = 0; p < count; ++p) batch.positions.push_back(p);
+    read_blocks(PyTuple_GET_ITEM(source, 1), ceil_div(count, sources.block_size), &batch.blocks);
     batch.row_begin.push_back(batch.rows());
     batch.block_begin.push_back(static_cast<int64_t>(batch.blocks.size()));
   }

@@ -64,6 +64,15 @@ WeightType weight_type(const std::string& name) {
   refuse("there is no weight type `" + name + "`");
 }
 
+Activation activation_of(nb::handle description) {
+  const nb::object field = find(description, "activation");
+  const std::string text = field.is_none() ? "silu" : nb::str(field).c_str();
+  if (text == "silu") return Activation::silu;
+  if (text == "gelu") return Activation::gelu;
+  if (text == "relu") return Activation::relu;
+  refuse("`activation` must be silu, gelu or relu, not `" + text + "`");
+}
+
 // One of none, linear, mlp.
 template <typename Kind>
 Kind kind_of(nb::handle description, const char* name) {
@@ -90,6 +99,10 @@ Config read_config(nb::handle description) {
   c.eps = static_cast<float>(number(get(description, "eps")));
   for (nb::handle frequency : get(description, "frequencies")) c.frequencies.push_back(number(frequency));
   c.rope_factor = number_or(description, "rope_factor", 1);
+  c.bias = floats(description, "bias");
+  const nb::object scaled = find(description, "scaled");
+  c.scaled = scaled.is_none() || nb::cast<bool>(scaled);
+  c.activation = activation_of(description);
   for (nb::handle layers : get(description, "layers_at")) c.layers_at.push_back(read_integer(layers.ptr()));
   c.block_size = integer(description, "block_size");
   c.num_blocks = integer(description, "num_blocks");
@@ -138,7 +151,22 @@ Layer read_layer(nb::handle description, Kept* kept) {
   layer.passing_bias = floats(description, "passing_bias");
   const nb::object window = find(description, "window");
   layer.window = window.is_none() ? 0 : read_integer(window.ptr());
+  layer.cross_norm = floats(description, "cross_norm");
+  layer.cross_q = matrix_or_none(description, "cross_q", kept);
+  layer.cross_kv = matrix_or_none(description, "cross_kv", kept);
+  layer.cross_out = matrix_or_none(description, "cross_out", kept);
   return layer;
+}
+
+std::optional<Encoder> read_encoder(nb::handle description, Kept* kept) {
+  if (description.is_none()) return std::nullopt;
+  Encoder encoder;
+  for (nb::handle layer : get(description, "layers")) encoder.layers.push_back(read_layer(layer, kept));
+  encoder.bias = floats(description, "bias");
+  encoder.norm = floats(description, "norm");
+  encoder.max_length = integer(description, "max_length");
+  encoder.num_blocks = integer(description, "num_blocks");
+  return encoder;
 }
 
 Head read_head(nb::handle description, Kept* kept) {

@@ -4,6 +4,7 @@
 #include <nanobind/nanobind.h>
 #include <nanobind/ndarray.h>
 
+#include <optional>
 #include <vector>
 
 #include "model.h"
@@ -20,6 +21,8 @@ Config read_config(nanobind::handle description);
 Matrix read_matrix(nanobind::handle matrix, const char* name, Kept* kept);
 
 Layer read_layer(nanobind::handle description, Kept* kept);
+// A mapping by the names of `Encoder`, or none.
+std::optional<Encoder> read_encoder(nanobind::handle description, Kept* kept);
 Head read_head(nanobind::handle description, Kept* kept);
 
 }  // namespace offramp

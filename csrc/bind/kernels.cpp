@@ -198,10 +198,17 @@ Array<float> rms_norm(const Given<float, 1>& x, const Given<float, 1>& weight, f
   return y;
 }
 
-Array<float> silu_mul(const Given<float, 1>& gate, const Given<float, 1>& up) {
+template <auto kernel>
+Array<float> gate_mul(const Given<float, 1>& gate, const Given<float, 1>& up) {
   require(gate.shape(0) == up.shape(0), "`gate` and `up` differ in length");
   const auto y = make_array<float>({gate.shape(0)});
-  kernels().silu_mul(gate.data(), up.data(), length(gate), y.data());
+  (kernels().*kernel)(gate.data(), up.data(), length(gate), y.data());
+  return y;
+}
+
+Array<float> relu(const Given<float, 1>& x) {
+  const auto y = make_array<float>({x.shape(0)});
+  kernels().relu(x.data(), length(x), y.data());
   return y;
 }
 
@@ -257,7 +264,9 @@ void bind_kernels(nb::module_& m) {
   m.def("matmul", matmul_into, "type"_a, "data"_a.noconvert(), "n"_a, "x"_a.noconvert(), "begin"_a, "end"_a,
         "out"_a.noconvert(), "add"_a, "Panels [begin, end) of a product with rows x, into `out`.");
   m.def("rms_norm", offramp::rms_norm, "x"_a.noconvert(), "weight"_a.noconvert(), "eps"_a);
-  m.def("silu_mul", offramp::silu_mul, "gate"_a.noconvert(), "up"_a.noconvert());
+  m.def("silu_mul", gate_mul<&Kernels::silu_mul>, "gate"_a.noconvert(), "up"_a.noconvert());
+  m.def("gelu_mul", gate_mul<&Kernels::gelu_mul>, "gate"_a.noconvert(), "up"_a.noconvert());
+  m.def("relu", offramp::relu, "x"_a.noconvert());
   m.def("add", offramp::add, "x"_a.noconvert(), "y"_a.noconvert());
   m.def("rotate", offramp::rotate, "x"_a.noconvert(), "cos"_a.noconvert(), "sin"_a.noconvert());
   m.def("to_half", offramp::to_half, "x"_a.noconvert());

@@ -28,6 +28,12 @@ struct PyModel {
   std::unique_ptr<Model> model;
 };
 
+// What the store of sources is like; null without an encoder.
+const Config* sources_of(const Model& model) {
+  const Config& config = model.source_config();
+  return config.num_blocks > 0 ? &config : nullptr;
+}
+
 // Computes without the GIL. What does not exist is a ValueError.
 template <typename Function>
 void compute(Function&& function) {
@@ -39,8 +45,8 @@ void compute(Function&& function) {
   }
 }
 
-void construct(PyModel* self, nb::handle config, nb::handle embedding, nb::handle layers, nb::handle heads,
-               int threads) {
+void construct(PyModel* self, nb::handle config, nb::handle embedding, nb::handle layers, nb::handle heads, int threads,
+               nb::handle encoder) {
   if (threads < 1 || threads > 1024) throw nb::value_error("threads must be 1 to 1024");
   Kept kept;
   const Config c = read_config(config);
@@ -49,15 +55,25 @@ void construct(PyModel* self, nb::handle config, nb::handle embedding, nb::handl
   for (nb::handle layer : layers) stack.push_back(read_layer(layer, &kept));
   std::vector<Head> ends;
   for (nb::handle head : heads) ends.push_back(read_head(head, &kept));
-  auto model = std::make_unique<Model>(c, table, std::move(stack), std::move(ends), threads);
+  auto model =
+      std::make_unique<Model>(c, table, std::move(stack), std::move(ends), threads, read_encoder(encoder, &kept));
   nb::type_object scored(nb::module_::import_("offramp.types.executor").attr("Scored"));
   new (self) PyModel{std::move(kept), std::move(scored), std::move(model)};
+}
+
+void encode(PyModel& self, nb::handle rows) {
+  Model& model = *self.model;
+  model.wake();
+  const Config* sources = sources_of(model);
+  if (!sources) throw nb::value_error("there is no encoder");
+  const Batch batch = read_sources(rows, *sources);
+  compute([&] { model.encode(batch); });
 }
 
 void run_segment(PyModel& self, int64_t segment, nb::handle rows) {
   Model& model = *self.model;
   model.wake();
-  const Batch batch = read_batch(rows, model.config(), segment == 0);
+  const Batch batch = read_batch(rows, model.config(), segment == 0, sources_of(model));
   compute([&] { model.run_segment(segment, batch); });
 }
 
@@ -110,12 +126,20 @@ void write_hidden(PyModel& self, int64_t boundary, int64_t slot, GivenFloats hid
   compute([&] { self.model->write_hidden(boundary, slot, hidden.data()); });
 }
 
-nb::tuple read_kv(PyModel& self, int64_t layer, int64_t slot) {
+// K and V of one token, as `read` finds them.
+nb::tuple read_pair(const PyModel& self, void (Model::*read)(int64_t, int64_t, float*, float*) const, int64_t layer,
+                    int64_t slot) {
   const Config& config = self.model->config();
   const int64_t count = config.kv_heads * config.head_dim;
   auto k = make_floats(count), v = make_floats(count);
-  compute([&] { self.model->read_kv(layer, slot, k.get(), v.get()); });
+  compute([&] { (*self.model.*read)(layer, slot, k.get(), v.get()); });
   return nb::make_tuple(array_of(std::move(k), count), array_of(std::move(v), count));
+}
+
+nb::tuple read_kv(PyModel& self, int64_t layer, int64_t slot) { return read_pair(self, &Model::read_kv, layer, slot); }
+
+nb::tuple read_source(PyModel& self, int64_t layer, int64_t slot) {
+  return read_pair(self, &Model::read_source, layer, slot);
 }
 
 void time(PyModel& self, bool on) {
@@ -140,7 +164,9 @@ void bind_model(nb::module_& m) {
   using namespace offramp;
   using nb::literals::operator""_a;
   nb::class_<PyModel>(m, "Model")
-      .def("__init__", &construct, "config"_a, "embedding"_a, "layers"_a, "heads"_a, "threads"_a)
+      .def("__init__", &construct, "config"_a, "embedding"_a, "layers"_a, "heads"_a, "threads"_a,
+           "encoder"_a = nb::none())
+      .def("encode", &encode, "batch"_a)
       .def("run_segment", &run_segment, "segment"_a, "batch"_a)
       .def("pass_tokens", &pass_tokens, "boundary"_a, "first"_a, "last"_a, "batch"_a)
       .def("score", &score, "boundary"_a, "rows"_a, "needs"_a, "choose"_a)
@@ -148,6 +174,7 @@ void bind_model(nb::module_& m) {
       .def("read_hidden", &read_hidden, "boundary"_a, "slot"_a)
       .def("write_hidden", &write_hidden, "boundary"_a, "slot"_a, "hidden"_a)
       .def("read_kv", &read_kv, "layer"_a, "slot"_a)
+      .def("read_source", &read_source, "layer"_a, "slot"_a)
       .def("time", &offramp::time, "on"_a)
       .def("timings", &timings);
 }

@@ -17,8 +17,8 @@ namespace offramp {
 namespace {
 
 constexpr Kernels make_kernels(const char* name) {
-  return {name,    quantize,  matmul, rms_norm, silu_mul,   add,         rotate,
-          to_half, from_half, attend, softmax,  peak_float, peak_integer};
+  return {name,   quantize, matmul,    rms_norm, silu_mul, gelu_mul,   relu,        add,
+          rotate, to_half,  from_half, attend,   softmax,  peak_float, peak_integer};
 }
 
 }  // namespace

@@ -3,7 +3,7 @@
 // Each query goes through the positions it sees in spans of 64 absolute positions, with an online softmax (Milakov and
 // Gimelshein 2018): in every span first all scores, then their largest, then the weights, then the weighted sum of V.
 //
-//   score = fma over ascending channels of (q * scale) and K, from 0, a lane for each position
+//   score = fma over ascending channels of (q * scale) and K, from 0, a lane for each position; then + bias if any
 //   best  = the larger of the best so far and the largest score of the span
 //   total = total * exp(old best - best) + weights, in 16 lanes by position % 16, folded by halves at the end
 //   sums  = sums * exp(old best - best), then fma over ascending positions of weight and V; at the end sums / total
@@ -210,13 +210,15 @@ void attend_span(const Attention& a, int64_t start, int64_t first, int64_t last)
   const Range range = {range_of(task, first, start).begin, range_of(task, last - 1, start).end};
   const int64_t from = first * task.group, to = last * task.group;
   const bool gather = !whole_tiles(task), widen = sizeof(T) == 2 && to - from > kScoreQueries;
-  if (!gather && !widen) prefetch_span<T>(task, start + kSpan, task.positions[last - 1] + 1);
+  if (!gather && !widen) prefetch_span<T>(task, start + kSpan, end_seen(task, last - 1));
   if (gather)
     score_span(a, keys_gathered<T>(a, start, range), range, from, to);
   else if (widen)
     score_span(a, keys_widened(a, start, range), range, from, to);
   else
     score_span(a, keys_in_place<T>(task, start, range), range, from, to);
+  if (task.bias)
+    for (int64_t i = from; i < to; ++i) add_bias(a, i, start, range);
   for (int64_t i = from; i < to; ++i) weigh(a, i, range_of(task, i / task.group, start));
   if (gather)
     sum_span(a, values_gathered<T>(a, start, range), start, from, to);
@@ -266,8 +268,8 @@ void attend(const Attend& task) {
   const Attention a = {task, width, queries, sums, scores, totals, best, take(kSpan * width)};
   start_queries(a);
   int64_t first = 0, last = 0;
-  for (int64_t start = first_seen(task, 0) / kSpan * kSpan; start <= task.positions[task.rows - 1]; start += kSpan) {
-    while (task.positions[first] < start) ++first;
+  for (int64_t start = first_seen(task, 0) / kSpan * kSpan; start < end_seen(task, task.rows - 1); start += kSpan) {
+    while (end_seen(task, first) <= start) ++first;
     while (last < task.rows && first_seen(task, last) < start + kSpan) ++last;
     if (first >= last) continue;
     if (task.half)

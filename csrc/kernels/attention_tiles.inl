@@ -38,12 +38,17 @@ OFFRAMP_INLINE float to_float(uint16_t x) { return half_to_float(x); }
 OFFRAMP_INLINE int64_t smaller(int64_t a, int64_t b) { return a < b ? a : b; }
 OFFRAMP_INLINE int64_t larger(int64_t a, int64_t b) { return a > b ? a : b; }
 
+// A row sees the positions [first_seen, end_seen).
 OFFRAMP_INLINE int64_t first_seen(const Attend& task, int64_t row) {
   return task.window > 0 ? larger(0, task.positions[row] - task.window + 1) : 0;
 }
 
+OFFRAMP_INLINE int64_t end_seen(const Attend& task, int64_t row) {
+  return task.length > 0 ? task.length : task.positions[row] + 1;
+}
+
 OFFRAMP_INLINE Range range_of(const Attend& task, int64_t row, int64_t start) {
-  return {larger(first_seen(task, row) - start, 0), smaller(task.positions[row] + 1 - start, kSpan)};
+  return {larger(first_seen(task, row) - start, 0), smaller(end_seen(task, row) - start, kSpan)};
 }
 
 template <typename T>
@@ -74,6 +79,18 @@ Tiles<T> values_in_place(const Attend& task, int64_t start, Range range) {
     v.at[t] = at_block<T>(task, task.v, position) + position % task.block_size * task.head_dim;
   }
   return v;
+}
+
+// Adds the bias of their offsets to the scores of a query at the tiles of `range`. Past the table's ends all is alike.
+void add_bias(const Attention& a, int64_t query, int64_t start, Range range) {
+  const Attend& task = a.task;
+  const float* bias = task.bias + query % task.group * bias_size(task.reach);
+  const int64_t own = task.positions[query / task.group], last = 2 * task.reach + kLanes + 1;
+  for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
+    const int64_t entry = start + t * kLanes - own + task.reach + kLanes;
+    float* scores = a.scores + query * kSpan + t * kLanes;
+    store(scores, load(scores) + load(bias + smaller(larger(entry, 0), last)));
+  }
 }
 
 // As floats in a.tiles, for many queries.

@@ -61,10 +61,28 @@ OFFRAMP_INLINE Vec silu_mul(Vec gate, Vec up) {
   return gate / (one + exp(broadcast(-0.0f) - gate)) * up;
 }
 
-void silu_mul(const float* gate, const float* up, int64_t n, float* y) {
+// 0.5 x (1 + tanh(u)) = x / (1 + exp(-2 u)), which does not cancel where x is far below 0.
+OFFRAMP_INLINE Vec gelu_mul(Vec gate, Vec up) {
+  const Vec one = broadcast(1.0f);
+  const Vec cubic = fma(broadcast(0.044715f) * gate * gate, gate, gate);
+  return gate / (one + exp(broadcast(-0x1.988454p+0f) * cubic)) * up;  // -2 sqrt(2 / pi)
+}
+
+template <Vec (*gated)(Vec, Vec)>
+OFFRAMP_INLINE void gate_rows(const float* gate, const float* up, int64_t n, float* y) {
   int64_t i = 0;
-  for (; i + kLanes <= n; i += kLanes) store(y + i, silu_mul(load(gate + i), load(up + i)));
-  if (i < n) store_first(y + i, n - i, silu_mul(load_first(gate + i, n - i), load_first(up + i, n - i)));
+  for (; i + kLanes <= n; i += kLanes) store(y + i, gated(load(gate + i), load(up + i)));
+  if (i < n) store_first(y + i, n - i, gated(load_first(gate + i, n - i), load_first(up + i, n - i)));
+}
+
+void silu_mul(const float* gate, const float* up, int64_t n, float* y) { gate_rows<silu_mul>(gate, up, n, y); }
+void gelu_mul(const float* gate, const float* up, int64_t n, float* y) { gate_rows<gelu_mul>(gate, up, n, y); }
+
+void relu(const float* x, int64_t n, float* y) {
+  const Vec zero = broadcast(0);
+  int64_t i = 0;
+  for (; i + kLanes <= n; i += kLanes) store(y + i, max(zero, load(x + i)));
+  if (i < n) store_first(y + i, n - i, max(zero, load_first(x + i, n - i)));
 }
 
 void add(float* x, const float* y, int64_t n) {

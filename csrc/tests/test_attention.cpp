@@ -6,6 +6,7 @@
 #include <vector>
 
 #include "operand.h"
+#include "relative.h"
 #include "store.h"
 #include "testing.h"
 
@@ -69,6 +70,9 @@ struct Paged {
 
 struct Queries {
   int64_t group, window;
+  int64_t length = 0;  // above 0: all of it is seen
+  int64_t reach = 0;
+  std::vector<float> biases;  // [group][2 reach + 1], or none
   std::vector<int64_t> positions;
   std::vector<float> q;  // [rows][group][head_dim]
 };
@@ -79,8 +83,12 @@ std::vector<float> attend(const Paged& paged, const Queries& queries, int64_t he
   Buffer<float> scratch;
   const int64_t width = queries.group * shape.head_dim;
   std::vector<float> out(static_cast<size_t>(rows * width), kNaN);
+  const RelativeBias bias(queries.biases, queries.group);
   Attend task;
   task.half = shape.half;
+  task.length = queries.length;
+  task.bias = bias.head(0);
+  task.reach = bias.reach();
   task.head_dim = shape.head_dim;
   task.block_size = shape.block_size;
   task.rows = rows;
@@ -108,7 +116,7 @@ std::vector<double> attend_plainly(const Paged& paged, const Queries& queries, i
   std::vector<double> out;
   std::vector<float> k(static_cast<size_t>(all)), v(k);
   for (size_t row = 0; row < queries.positions.size(); ++row) {
-    const int64_t last = queries.positions[row];
+    const int64_t own = queries.positions[row], last = queries.length > 0 ? queries.length - 1 : own;
     const int64_t first = queries.window > 0 ? std::max<int64_t>(0, last - queries.window + 1) : 0;
     for (int64_t g = 0; g < queries.group; ++g) {
       const float* q = queries.q.data() + (static_cast<int64_t>(row) * queries.group + g) * width;
@@ -118,7 +126,12 @@ std::vector<double> attend_plainly(const Paged& paged, const Queries& queries, i
         paged.store.read(0, paged.slot(p), k.data(), v.data());
         double score = 0;
         for (int64_t c = 0; c < width; ++c) score += static_cast<double>(q[c]) * k[head * width + c];
-        const double weight = std::exp(score / std::sqrt(static_cast<double>(width)));
+        score /= std::sqrt(static_cast<double>(width));
+        if (!queries.biases.empty()) {
+          const int64_t offset = std::min(queries.reach, std::max(-queries.reach, p - own));
+          score += queries.biases[g * (2 * queries.reach + 1) + queries.reach + offset];
+        }
+        const double weight = std::exp(score);
         total += weight;
         for (int64_t c = 0; c < width; ++c) sums[c] += weight * v[head * width + c];
       }
@@ -132,6 +145,11 @@ Queries random_queries(Random& random, const Sequence& s) {
   Queries queries;
   queries.group = random.between(1, 9);
   queries.window = random.chance(2) ? 0 : random.between(1, s.length + 3);
+  if (queries.window == 0 && random.chance(2)) queries.length = random.between(1, s.length);
+  if (random.chance(2)) {
+    queries.reach = random.one_of<int64_t>({0, 1, 15, 16, 40, 128, 400});
+    for (int64_t i = 0; i < queries.group * (2 * queries.reach + 1); ++i) queries.biases.push_back(2 * random.normal());
+  }
   const bool dense = random.chance(2);
   const int64_t rows = random.between(1, 40);
   for (int64_t p = random.below(s.length); p < s.length && static_cast<int64_t>(queries.positions.size()) < rows;) {

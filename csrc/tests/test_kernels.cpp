@@ -216,6 +216,8 @@ void test_elementwise() {
       const auto norm = same([&](const Kernels& k, float* y) { k.rms_norm(a.data(), b.data(), 1e-5f, n, y); });
       same([&](const Kernels& k, float* y) { k.rms_norm(a.data(), nullptr, 1e-5f, n, y); });
       const auto gated = same([&](const Kernels& k, float* y) { k.silu_mul(a.data(), b.data(), n, y); });
+      const auto gelu = same([&](const Kernels& k, float* y) { k.gelu_mul(a.data(), b.data(), n, y); });
+      const auto kept = same([&](const Kernels& k, float* y) { k.relu(a.data(), n, y); });
       const auto added = same([&](const Kernels& k, float* x) { k.add(x, b.data(), n); });
       const auto turned = same([&](const Kernels& k, float* x) { k.rotate(x, b.data(), b.data() + n / 2, n / 2); });
       double squares = 0;

@@ -1,10 +1,10 @@
 """What leaving early does to a T5's answers: CALM's experiment, with every layer computed and time left aside.
 
-    python -m examples.restoration.simulate MODEL --data restoration/test.jsonl --out report.json
+    python -m examples.restoration.simulate t5-restore --data restoration/test.jsonl --out report.json
 
-MODEL is a folder that `offramp tune --recipe calm` has written. Answers are greedy, in float32. A token leaves at the
-first exit that a criterion is sure at, and the K and V of the layers above are filled from its hidden state. The oracle
-leaves at the first exit that chooses what the top would choose.
+MODEL is `t5-restore`, or a folder that `offramp tune --recipe calm` has written. Answers are greedy, in float32. A
+token leaves at the first exit that a criterion is sure at, and the K and V of the layers above are filled from its
+hidden state. The oracle leaves at the first exit that chooses what the top would choose.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ from torch.nn import functional as F
 
 from offramp.evaluate.similarity import chrf, longest_common, rouge_l
 from offramp.exits.read import read_pack
+from offramp.models import resolve
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder
 from offramp.tune.calm import classify
 from offramp.tune.pairs import Texts, read_texts
@@ -30,14 +31,13 @@ from offramp.tune.t5_files import read_t5
 from offramp.tune.t5_shape import END, PAD
 from offramp.tune.t5_steps import T5Writer
 
-SURE = (0.5, 0.7, 0.9, 0.95, 0.99)
 SETTINGS: dict[str, Sequence[float]] = {
-    **{"off": (1.0,), "oracle": (1.0,), "max_prob": SURE, "margin": (0.1, 0.3, *SURE), "classifier": SURE},
-    "saturation": (0.8, 0.9, 0.95, 0.98, 0.99),
+    **{"off": (1.0,), "oracle": (1.0,), "max_prob": (0.5, 0.7, 0.9, 0.99), "margin": (0.3, 0.6, 0.9, 0.98)},
+    **{"classifier": (0.5, 0.7, 0.9), "saturation": (0.95, 0.98, 0.99)},
 }
 """Criterion -> thresholds."""
 
-BATCH, LONGEST = 64, 200
+BATCH, LONGEST = 64, 160
 """Answers side by side, and the tokens that one has at most."""
 
 
@@ -58,8 +58,13 @@ class Answer(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """A line of the report: means over all tokens (`layer`) or answers. `same`: the share of answers that are those of
-    full depth; `written`: ROUGE-L of words as they are written, with capitals and punctuation."""
+    """A line of the report: means over all tokens (`layer`) or answers.
+
+    `rouge_l`, `chrf`, `exact` and `written` compare with what was meant; `written` is ROUGE-L of words as they are
+    written, with capitals and punctuation. `consistent` is ROUGE-L to full depth's answers (1 - CALM's textual
+    inconsistency), `same` the share of answers that are full depth's, and `agree` the share of their tokens, place by
+    place.
+    """
 
     criterion: str
     threshold: float
@@ -68,7 +73,9 @@ class Line:
     written: float
     chrf: float
     exact: float
+    consistent: float
     same: float
+    agree: float
 
 
 class Leaving:
@@ -129,8 +136,11 @@ class Seen:
 
 
 @torch.no_grad()
-def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, threshold: float) -> list[Answer]:
-    """The answers to `sources`, all of which end, side by side."""
+def answers(
+    exits: Exits, sources: Sequence[Sequence[int]], criterion: str, threshold: float, *, first_leaves: bool = True
+) -> list[Answer]:
+    """The answers to `sources`, all of which end, side by side. In CALM the first token may leave, too; in offramp it
+    is the prompt's, and runs all layers."""
     model = exits.model
     lengths = torch.tensor([len(source) for source in sources])
     ids = torch.full((len(sources), int(lengths.max())), PAD)
@@ -139,7 +149,7 @@ def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, thre
     writer = T5Writer(model, model.encode(ids, lengths), LONGEST)
     found = [Answer([], []) for _ in sources]
     rows, tokens = torch.arange(len(sources)), torch.full((len(sources),), PAD)
-    for _ in range(LONGEST):
+    for step in range(LONGEST):
         leave: Leaving | Oracle
         if criterion == "oracle":
             seen = Seen(exits)
@@ -148,7 +158,8 @@ def answers(exits: Exits, sources: Sequence[Sequence[int]], criterion: str, thre
             leave = Oracle(seen.first_right(top))
         else:
             # A threshold that no confidence reaches: every token runs all layers.
-            leave = Leaving(exits, criterion, 2.0 if criterion == "off" else threshold, len(tokens))
+            never = criterion == "off" or (step == 0 and not first_leaves)
+            leave = Leaving(exits, criterion, 2.0 if never else threshold, len(tokens))
         tokens = model.logits(writer.step(tokens, leave)).argmax(-1)
         for row, token, layer in zip(rows.tolist(), tokens.tolist(), leave.layers.tolist(), strict=True):
             found[row].tokens.append(token)
@@ -173,6 +184,7 @@ def report(exits: Exits, tokenizer: Tokenizer, texts: Sequence[Texts]) -> Iterat
             parts = [sources[i : i + BATCH] for i in range(0, len(sources), BATCH)]
             found = [answer for part in parts for answer in answers(exits, part, criterion, threshold)]
             full = full or [answer.tokens for answer in found]
+            pairs = [(answer.tokens, tokens) for answer, tokens in zip(found, full, strict=True)]
             written = [(tokenizer.decode(a.tokens), texts[i].target) for a, i in zip(found, order, strict=True)]
             layers = [layer for answer in found for layer in answer.layers]
             yield Line(
@@ -183,7 +195,9 @@ def report(exits: Exits, tokenizer: Tokenizer, texts: Sequence[Texts]) -> Iterat
                 mean([as_written(*pair) for pair in written]),
                 mean([chrf(*pair) for pair in written]),
                 mean([text == target for text, target in written]),
-                mean([answer.tokens == tokens for answer, tokens in zip(found, full, strict=True)]),
+                mean([rouge_l(tokenizer.decode(a), tokenizer.decode(b)) for a, b in pairs]),
+                mean([a == b for a, b in pairs]),
+                mean([sum(x == y for x, y in zip(a, b, strict=False)) / max(len(a), len(b)) for a, b in pairs]),
             )
 
 
@@ -209,13 +223,13 @@ def read_exits(folder: Path) -> Exits:
 def main(arguments: Sequence[str] | None = None) -> None:
     """The command."""
     parser = argparse.ArgumentParser(description="What leaving early does to a T5's answers.")
-    parser.add_argument("model", type=Path, metavar="MODEL", help="a folder that the recipe `calm` has written")
+    parser.add_argument("model", metavar="MODEL", help="`t5-restore`, or a folder of the recipe `calm`")
     parser.add_argument("--data", type=Path, required=True, metavar="FILE", help="lines of source and target")
     parser.add_argument("--count", type=int, default=500, metavar="N", help="records (default: 500)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="where the report goes, as JSON")
     args = parser.parse_args(arguments)
-    lines = []
-    for line in report(read_exits(args.model), tokenizer_from_folder(args.model), read_texts(args.data)[: args.count]):
+    folder, lines = resolve(args.model).path, []
+    for line in report(read_exits(folder), tokenizer_from_folder(folder), read_texts(args.data)[: args.count]):
         lines.append(asdict(line))
         print("  ".join(f"{name} {v:.4f}" if isinstance(v, float) else v for name, v in lines[-1].items()), flush=True)
         args.out.write_text(json.dumps(lines, indent=1) + "\n", encoding="utf-8")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
@@ -56,6 +57,15 @@ def test_a_comment_of_the_core_fits_the_page(path: Path) -> None:
 @pytest.mark.parametrize("path", [path for path in CORE if path.suffix == ".h"], ids=name)
 def test_a_header_of_the_core_is_read_once(path: Path) -> None:
     assert "\n#pragma once\n" in path.read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("path", SOURCES, ids=name)
+def test_nothing_is_unpickled_but_what_our_own_processes_say_to_each_other(path: Path) -> None:
+    """Files are data: of the readers that can run what they read, only torch's is used, and only in its safe form."""
+    text = path.read_text(encoding="utf-8")
+    unsafe = re.findall(r"\b(?:pickle|dill|joblib|shelve|marshal|yaml\.load|allow_pickle)\b", text)
+    assert not unsafe or name(path) == "src/offramp/serve/messages.py"
+    assert all("weights_only=True" in call for call in re.findall(r"torch\.load\([^)]*\)", text))
 
 
 def test_every_folder_of_the_package_is_a_package() -> None:

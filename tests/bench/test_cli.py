@@ -11,10 +11,11 @@ from typing import Any
 import pytest
 
 from offramp.bench.engine_run import EngineRun
-from offramp.bench.quiet import Watch
 from offramp.cli.main import main
-from tests.bench.toys import cell, record, report
+from tests.bench.toys import cell, loud_machine_allowed, record, report
 from tests.models.toys import save_model
+
+__all__ = ["loud_machine_allowed"]
 
 TORCH = ["--dtype", "float32@torch", "--threads", "1", "--batch", "1,2", "--repeats", "1", "--new-tokens", "2"]
 
@@ -25,13 +26,6 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> str:
     folder = tmp_path_factory.mktemp("toy")
     save_model(folder, num_hidden_layers=3, max_position_embeddings=512)
     return str(folder)
-
-
-@pytest.fixture(autouse=True)
-def loud_machine_allowed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Tests run on machines that others use: wait for nobody, reject nothing."""
-    monkeypatch.setattr(Watch, "read", lambda self: None)
-    monkeypatch.setattr(Watch, "wait_until_quiet", lambda self, most: True)
 
 
 @pytest.mark.parametrize(

@@ -18,8 +18,12 @@ SIZES: dict[str, Any] = {"num_hidden_layers": 4, "max_position_embeddings": 128}
 
 @pytest.fixture(scope="session")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A model with a chat template."""
+    return save_spread_model(tmp_path_factory.mktemp("calibrate") / "model")
+
+
+def save_spread_model(path: Path) -> Path:
     """Its logits are spread, so that exits are sure of some tokens, and right about some of those."""
-    path = tmp_path_factory.mktemp("calibrate") / "model"
     spread = save_model(path, **SIZES)
     for name, parameter in spread.named_parameters():
         if "layers" in name and parameter.ndim == 2:

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from offramp import ExitParams, SamplingParams
-from offramp.calibrate.losses import Disagreement, TaskLoss
+from offramp.calibrate.losses import Disagreement, ReferenceLoss, TaskLoss, TextLoss
 from offramp.calibrate.measure import Measurer
 from offramp.calibrate.prompts import Prompt, choose_prompts, read_prompts
 from offramp.calibrate.results import Results
@@ -76,6 +76,24 @@ def test_full_depth_answers_once_for_all_settings(
     assert sum(generated) == 4 * 8
     list(TaskLoss(measurer).of(SETTING, [Prompt(p.tokens, "other") for p in prompts]))
     assert sum(generated) == 6 * 8
+
+
+def test_texts_are_compared_by_rouge_with_those_of_full_depth_and_with_completions(
+    llm: LLM, measurer: Measurer, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def alike(text: str, other: str) -> float:
+        """ROUGE-L of the toy's texts, which have no words, would be 0 or 1."""
+        return 1 / (1 + abs(len(text) - len(other)))
+
+    monkeypatch.setattr("offramp.calibrate.losses.rouge_l", alike)
+    prompts = answered(llm, data)
+    full, here = generate(llm, prompts), generate(llm, prompts, SETTING)
+    wanted = [prompt.completion or "" for prompt in prompts]
+    differ = [1 - alike(b, a) for a, b in zip(full, here, strict=True)]
+    worse = [alike(a, w) - alike(b, w) for a, b, w in zip(full, here, wanted, strict=True)]
+    assert [lost.loss for lost in TextLoss(measurer).of(SETTING, prompts)] == differ
+    assert [lost.loss for lost in ReferenceLoss(measurer).of(SETTING, prompts)] == [max(0.0, w) for w in worse]
+    assert max(differ) > 0 and max(worse) > 0 > min(worse)
 
 
 def test_disagreement_is_the_share_of_tokens_that_differ(llm: LLM, measurer: Measurer, data: Path) -> None:

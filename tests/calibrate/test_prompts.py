@@ -34,6 +34,7 @@ def read_line(line: str, tmp_path: Path, llm: LLM) -> Any:
         ({"messages": [TURN, {"role": "assistant", "content": "x"}]}, "[user] hi\n"),
         ({"messages": [{"role": "system", "content": "be"}, TURN]}, "[system] be\n[user] hi\n"),
         ({"text": "hi"}, "hi"),
+        ({"source": "hi", "target": "no"}, "hi"),
     ],
 )
 def test_every_form_becomes_tokens(value: Any, text: str, tmp_path: Path, llm: LLM) -> None:
@@ -46,8 +47,9 @@ def test_tokens_are_taken_as_they_are(tmp_path: Path, llm: LLM) -> None:
 
 def test_a_completion_is_kept_as_it_is(tmp_path: Path, llm: LLM) -> None:
     path = tmp_path / "data.jsonl"
-    path.write_text('{"prompt": "1 + 1 =", "completion": " 2\\n"}\n"hi"\n')
-    assert [prompt.completion for prompt in read_prompts([path], llm.tokenizer)] == [" 2\n", None]
+    path.write_text('{"prompt": "1 + 1 =", "completion": " 2\\n"}\n"hi"\n{"source": "1 + 1 =", "target": " 2\\n"}\n')
+    first, other, last = read_prompts([path], llm.tokenizer)
+    assert (first.completion, other.completion) == (" 2\n", None) and last == first
 
 
 def test_each_line_of_a_text_is_a_turn(tmp_path: Path, llm: LLM) -> None:

@@ -174,7 +174,7 @@ def test_sources_take_their_part_of_a_cache_in_bytes(tmp_path: Path) -> None:
 
     save_t5(tmp_path)
     model = load_any(str(tmp_path))
-    asked = {"model": str(tmp_path), "exits": [1], "dtype": "float32", "max_model_len": 32, "max_source_len": 64}
+    asked = {"model": str(tmp_path), "exits": [1], "kv_dtype": "float32", "max_model_len": 32, "max_source_len": 64}
     spec = model.spec
     per_source_token = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * 4
     per_token = per_source_token + 2 * spec.hidden_size * 4

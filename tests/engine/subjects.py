@@ -18,7 +18,7 @@ from tests.t5_toy import MAX_SOURCE_LEN, toy_t5_spec, toy_t5_weights
 from tests.toy import DictSource, Weights, toy_pack, toy_spec, toy_weights
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Subject:
     """A model by its specification and weights, on an executor of `kind`."""
 
@@ -71,10 +71,16 @@ def _llama(kind: str) -> Subject:
     return Subject(spec, toy_weights(spec), toy_pack(spec), kind)
 
 
-def _t5(*, gated: bool) -> Subject:
+def _t5(kind: str = "torch", *, gated: bool) -> Subject:
     spec = toy_t5_spec(gated=gated)
-    return Subject(spec, toy_t5_weights(spec), toy_pack(spec), "torch")
+    return Subject(spec, toy_t5_weights(spec), toy_pack(spec), kind)
 
 
-SUBJECTS = {**{kind: _llama(kind) for kind in KINDS}, "t5": _t5(gated=True), "t5-tied": _t5(gated=False)}
-"""A Llama on every executor, and encoder-decoders of two kinds on the torch executor."""
+SUBJECTS = {
+    **{kind: _llama(kind) for kind in KINDS},
+    "t5": _t5(gated=True),
+    "t5-tied": _t5(gated=False),
+    "t5-native": _t5("native", gated=True),
+    "t5-native-int8": _t5("native-int8", gated=False),
+}
+"""A Llama on every executor, and encoder-decoders of two kinds."""

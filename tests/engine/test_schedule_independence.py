@@ -43,7 +43,7 @@ def on(*names: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("subject", [SUBJECTS[name] for name in names], ids=names)
 
 
-BIT_FOR_BIT = on("native", "native-int8")
+BIT_FOR_BIT = on("native", "native-int8", "t5-native", "t5-native-int8")
 HASHES = HashModel()
 HASH_MODELS = pytest.mark.parametrize(
     "model", [HASHES, HashModel(max_source_len=10)], ids=["decoder", "encoder-decoder"]
@@ -60,10 +60,9 @@ def one_thread() -> None:
 
 
 @cache
-def roomy_executor(kind: str) -> Executor:
+def roomy_executor(subject: Subject) -> Executor:
     """One that holds a request of any length in one block."""
-    subject = SUBJECTS[kind]
-    return subject.sized(subject.model.max_model_len, num_blocks=4)
+    return subject.sized(subject.model.max_model_len, num_blocks=4, num_source_blocks=4)
 
 
 @contextmanager
@@ -84,7 +83,7 @@ def in_lockstep(model: Model, workload: Workload) -> list[Expected]:
     return [Expected(result.tokens, result.exit_layers, result.finish_reason) for result in together]
 
 
-@on("torch", "native", "t5")
+@on("torch", "native", "t5", "t5-native")
 @QUICK
 @given(st.data())
 def test_every_output_is_that_of_its_request_alone(subject: Subject, data: st.DataObject) -> None:
@@ -101,7 +100,7 @@ def test_on_the_native_executor_nothing_depends_on_the_schedule_in_any_bit(
 ) -> None:
     workload = data.draw(workloads(subject.model, max_requests=6))
     outcome = run_workload(subject.executor(workload), workload)
-    check_outcome(outcome, alone_on(roomy_executor(subject.kind), workload))
+    check_outcome(outcome, alone_on(roomy_executor(subject), workload))
 
 
 @pytest.mark.full
@@ -113,7 +112,7 @@ def test_on_the_native_executor_nothing_depends_on_the_schedule_in_many_more_wor
 ) -> None:
     workload = data.draw(workloads(subject.model))
     outcome = run_workload(subject.executor(workload), workload)
-    check_outcome(outcome, alone_on(roomy_executor(subject.kind), workload))
+    check_outcome(outcome, alone_on(roomy_executor(subject), workload))
 
 
 @pytest.mark.full
@@ -127,7 +126,7 @@ def test_every_output_is_that_of_its_request_alone_in_many_more_workloads(
     check_outcome(run_workload(subject.executor(workload), workload), expectations(subject.model, workload))
 
 
-@on("torch", "native", "t5")
+@on("torch", "native", "t5", "t5-native")
 @settings(QUICK, max_examples=30)
 @given(st.data())
 def test_lockstep_is_the_papers_iteration(subject: Subject, data: st.DataObject) -> None:
@@ -186,7 +185,7 @@ def test_under_verify_sampled_tokens_are_those_of_exits_off(batching: Batching, 
     assert {layer for i in range(4) for layer in drafted.exit_layers(i)} > {subject.depth}
 
 
-@on("torch", "native", "t5", "t5-tied")
+@on("torch", "native", "t5", "t5-tied", "t5-native")
 def test_a_cache_that_is_too_small_for_all_preempts_and_changes_nothing(subject: Subject) -> None:
     exits = [ExitParams("max_prob", 0.2), ExitParams("max_prob", 0.2, kv="recompute"), None, None]
     workload = small_workload(subject, exits)
@@ -224,7 +223,7 @@ def test_a_failing_run_prints_its_plans(subject: Subject, capsys: pytest.Capture
     assert all(events == whole.events[n][: len(events)] for n, events in again.events.items())
 
 
-@on("torch", "native", "t5", "t5-tied")
+@on("torch", "native", "t5", "t5-tied", "t5-native")
 @pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
 @pytest.mark.parametrize("criterion", ["max_prob", "margin", "entropy", "saturation", "classifier", "patience"])
 def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -24,7 +25,8 @@ from tests.models.t5_toys import save_t5
 def llm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LLM]:
     monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / "cache"))
     save_t5(tmp_path, untied=True)
-    with LLM(str(tmp_path), exits=[1, 2], dtype="float64", profitability=False, max_source_len=64) as llm:
+    options: dict[str, Any] = {"exits": [1, 2], "executor": "torch", "dtype": "float64", "profitability": False}
+    with LLM(str(tmp_path), max_source_len=64, **options) as llm:
         yield llm
 
 

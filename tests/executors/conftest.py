@@ -14,7 +14,8 @@ def kind(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture(scope="session", params=["torch", "native", "t5"])
+@pytest.fixture(scope="session", params=["torch", "native", "t5-torch", "t5-native"])
 def toy(request: pytest.FixtureRequest) -> AnyToy:
-    """A small Llama on every executor, and a small T5. Whatever is about heads holds for all."""
-    return make_t5_toy() if request.param == "t5" else make_toy(kind=request.param)
+    """A small Llama and a small T5 on every executor. Whatever is about heads holds for all."""
+    family, _, kind = request.param.rpartition("-")
+    return make_t5_toy(kind=kind) if family else make_toy(kind=kind)

@@ -13,7 +13,7 @@ from offramp.executors.native import NativeExecutor
 from offramp.executors.torch import TorchExecutor
 from offramp.executors.torch.t5 import T5Trunk
 from offramp.exits.pack import ExitPack
-from offramp.models import ModelSpec, Spec
+from offramp.models import Spec
 from offramp.types.executor import Executor
 from offramp.weights.source import WeightSource
 
@@ -33,7 +33,6 @@ def make_executor(kind: str, spec: Spec, source: WeightSource, pack: ExitPack, *
     options = {**KINDS[kind], **options}
     if kind == "torch":
         return TorchExecutor(spec, source, pack, **options)
-    assert isinstance(spec, ModelSpec)
     return NativeExecutor(spec, source, pack, **options)
 
 
@@ -56,10 +55,14 @@ def read_kv(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.nd
 
 def read_source(executor: Executor, layer: int, slots: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """K and V [slots, heads * head_dim] of one layer's cross-attention."""
-    assert isinstance(executor, TorchExecutor) and isinstance(executor._trunk, T5Trunk)
-    store = executor._trunk._sources
-    keys, values = (stored[layer, list(slots)].flatten(1).cpu().numpy() for stored in (store.keys, store.values))
-    return keys, values
+    if isinstance(executor, TorchExecutor):
+        assert isinstance(executor._trunk, T5Trunk)
+        store = executor._trunk._sources
+        keys, values = (stored[layer, list(slots)].flatten(1).cpu().numpy() for stored in (store.keys, store.values))
+        return keys, values
+    assert isinstance(executor, NativeExecutor)
+    pairs = [executor._model.read_source(layer, slot) for slot in slots]
+    return np.stack([k for k, _ in pairs]), np.stack([v for _, v in pairs])
 
 
 def read_hidden(executor: Executor, boundary: int, slots: Sequence[int]) -> np.ndarray:

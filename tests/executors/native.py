@@ -11,8 +11,10 @@ from gguf.quants import quantize
 
 from offramp import _native
 from offramp.executors.native.layout import PANEL, PackedMatrix
+from offramp.executors.native.matrices import MatrixPlan
 from offramp.executors.native.pack import pack_model
-from offramp.executors.native.plan import MatrixPlan, plan_matrices
+from offramp.executors.native.plan import plan_matrices
+from offramp.models import Spec
 from offramp.models.rope import RopeSpec
 from offramp.models.spec import ModelSpec
 from offramp.weights import GGUFWeights, WeightSource
@@ -60,7 +62,7 @@ def unpacked_parts(plan: MatrixPlan, matrix: PackedMatrix) -> dict[str, np.ndarr
     return {p.tensor: panels[p.first :: p.step].reshape(-1, matrix.k)[: p.rows] for p in plan.parts}
 
 
-def dequantised(spec: ModelSpec, source: WeightSource, dtype: str) -> DictSource:
+def dequantised(spec: Spec, source: WeightSource, dtype: str) -> DictSource:
     """The weights that the native executor computes with, as plain numbers."""
     plans = plan_matrices(spec, source, dtype)
     packed, _ = pack_model(plans, source)

@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 
 from offramp.errors import WeightsError
+from offramp.executors.native.matrices import DTYPES, MatrixPlan
 from offramp.executors.native.pack import pack_model
-from offramp.executors.native.plan import DTYPES, MatrixPlan, plan_matrices
+from offramp.executors.native.plan import plan_matrices
 from offramp.weights import WeightSource
 from tests.executors.native import SPEC, gguf_model, unpacked_parts
 from tests.toy import DictSource, toy_spec, toy_weights

@@ -20,7 +20,7 @@ from tests.models.toys import save_model
 
 FREE = SamplingParams(max_tokens=12, ignore_eos=True)
 EARLY = ExitParams("fixed", 1.0, options={"layer": 1})
-OPTIONS: dict[str, Any] = {"exits": [1, 2], "dtype": "float64", "profitability": False}
+OPTIONS: dict[str, Any] = {"exits": [1, 2], "executor": "torch", "dtype": "float64", "profitability": False}
 PROMPTS = ["the cat", "a b c the the", "t"]
 
 
@@ -45,6 +45,15 @@ def test_texts_become_what_transformers_makes_of_them(llm: LLM, model: tuple[Pat
         )
         assert list(output.token_ids) == made[0, 1:].tolist()
         assert output.report.encoded_tokens == len(ids) and output.report.cached_prompt_tokens == 0
+
+
+def test_on_a_cpu_the_native_executor_is_chosen_and_makes_the_same_of_them(llm: LLM, model: tuple[Path, Any]) -> None:
+    options = {**OPTIONS, "executor": "auto", "dtype": "float32", "kv_dtype": "float32"}
+    with LLM(str(model[0]), **options) as native:
+        assert native.backend.executor == "native"
+        for exit in ("off", "lossless", EARLY, ExitParams("fixed", 1.0, kv="recompute", options={"layer": 1})):
+            ours, theirs = native.generate(PROMPTS, FREE, exit), llm.generate(PROMPTS, FREE, exit)
+            assert [(o.token_ids, o.exit_layers) for o in ours] == [(o.token_ids, o.exit_layers) for o in theirs]
 
 
 def test_lossless_and_streams_give_the_same(llm: LLM) -> None:
@@ -130,7 +139,7 @@ T5_SMALL = T5Spec(6, 6, 512, 2048, 8, 64, 32128, 1e-6, "relu", 32, 128, True, Tr
 
 
 def test_memory_is_shared_so_that_as_many_sources_fit_as_outputs() -> None:
-    stores = Stores(T5_SMALL, static_exits([2, 4], 6), choose_backend("torch", "cpu", "float32", "auto", T5_SMALL))
+    stores = Stores(T5_SMALL, static_exits([2, 4], 6), choose_backend("torch", "cpu", "float32", "auto"))
     assert stores.source_bytes == 2 * 6 * 512 * 4
     assert stores.token_bytes == stores.source_bytes + 3 * 512 * 4
     tokens, source_tokens = stores.split(2**28, 128, 512)

@@ -18,6 +18,7 @@ from huggingface_hub.errors import (
 from offramp.errors import DownloadError, ModelNotFound, OfframpError
 from offramp.models import resolve
 from offramp.models.hub import HUB_FILES
+from offramp.models.shipped import FOLDER, shipped_models
 from tests.models.real import smollm2
 
 
@@ -29,6 +30,19 @@ def refusal(model: str, error: type[OfframpError] = ModelNotFound) -> OfframpErr
 
 def test_an_alias_is_a_file_in_the_cache() -> None:
     assert resolve("smollm2-135m") == ("smollm2-135m", "gguf", smollm2())
+
+
+def test_a_model_that_comes_with_offramp_is_found_by_its_name_unless_there_is_a_folder_of_that_name(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    for name in shipped_models():
+        found = resolve(name)
+        assert (found.name, found.form, found.path.parent) == (name, "hf", FOLDER)
+        assert (found.path / "model.safetensors").is_file()
+    (tmp_path / "t5-restore").mkdir()
+    (tmp_path / "t5-restore" / "config.json").touch()
+    assert resolve("t5-restore").path == Path("t5-restore")
 
 
 def test_a_folder_with_a_configuration_is_a_model(tmp_path: Path) -> None:
@@ -67,7 +81,10 @@ def test_a_name_that_is_nothing_is_refused(model: str) -> None:
 
 
 def test_the_nearest_alias_is_suggested() -> None:
-    assert refusal("smollm2-135").hint == "for an alias, did you mean `smollm2-135m`? Allowed: `smollm2-135m`"
+    assert (
+        refusal("smollm2-135").hint
+        == "for an alias, did you mean `smollm2-135m`? Allowed: `smollm2-135m`, `t5-restore`"
+    )
 
 
 class Hub:

@@ -10,7 +10,6 @@ import pytest
 from safetensors.numpy import load_file, save_file
 
 from offramp.errors import TokenizerError, Unsupported, WeightsError
-from offramp.llm.backend import choose_backend
 from offramp.models import LoadedModel, T5Spec, expected_tensors, load_any, load_model
 from tests.models.t5_toys import save_t5
 from tests.models.toys import save_model
@@ -94,13 +93,3 @@ def test_a_tokenizer_that_cannot_be_read_is_refused_by_name_with_what_to_do(tmp_
     assert caught.value.hint == (
         f"`AutoTokenizer.from_pretrained({where}).save_pretrained({where})` of Transformers writes it"
     )
-
-
-def test_a_t5_runs_on_torch_unless_told_otherwise(tmp_path: Path) -> None:
-    save_t5(tmp_path)
-    spec = load_any(str(tmp_path)).spec
-    assert choose_backend("auto", "cpu", "auto", "auto", spec).executor == "torch"
-    assert choose_backend("auto", "cpu", "auto", "auto").executor == "native"
-    with pytest.raises(Unsupported) as caught:
-        choose_backend("native", "cpu", "auto", "auto", spec)
-    assert caught.value.message == "the native executor does not run encoder-decoder models yet"

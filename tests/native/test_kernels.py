@@ -145,6 +145,9 @@ def test_elementwise(rng: np.random.Generator, isa: str, n: int) -> None:
         _native.rms_norm(a, b, 1e-5), wide / np.sqrt(np.mean(wide**2) + 1e-5) * b, rtol=1e-6, atol=1e-30
     )
     np.testing.assert_allclose(_native.silu_mul(a, b), wide / (1 + np.exp(-wide)) * b, rtol=1e-6, atol=1e-30)
+    bent = np.tanh(np.sqrt(2 / np.pi) * (wide + 0.044715 * wide**3))
+    np.testing.assert_allclose(_native.gelu_mul(a, b), 0.5 * wide * (1 + bent) * b, rtol=1e-5, atol=1e-12)
+    assert np.array_equal(_native.relu(a), np.maximum(a, 0))
     total = a.copy()
     _native.add(total, b)
     assert np.array_equal(total, a + b)
@@ -163,6 +166,11 @@ def test_gates_far_out(isa: str) -> None:
     got = _native.silu_mul(gate, np.ones_like(gate))
     assert np.array_equal(got[[0, 1, 4, 5, 6, 7]], np.array([0, 0, 0, 88, 200, 1e30], dtype=np.float32))
     assert -1e-35 < got[3] < 0 and np.isnan(got[8]) and got[9] == np.inf
+    got = _native.gelu_mul(gate, np.ones_like(gate))
+    assert np.array_equal(
+        got, np.array([0, 0, 0, 0, 0, 88, 200, 1e30, np.nan, np.inf], dtype=np.float32), equal_nan=True
+    )
+    assert np.array_equal(_native.relu(gate), np.maximum(gate, 0), equal_nan=True)
 
 
 @pytest.mark.parametrize("isa", ISAS)

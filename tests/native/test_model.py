@@ -14,6 +14,8 @@ from offramp.executors.native import NativeExecutor
 from offramp.exits.pack import static_exits
 from offramp.types.executor import SeqRows
 from tests.executors.toys import make_toy
+from tests.t5_toy import toy_t5_spec, toy_t5_weights
+from tests.toy import DictSource
 
 BLOCKS = (3, 0, 2)
 TOKENS = [5, 1, 88, 5, 0, 17, 3, 3, 9]
@@ -165,6 +167,47 @@ def test_descriptions_that_do_not_fit_together_are_refused() -> None:
     refused("qkv is missing", layers=[{}])
 
 
+def noted(monkeypatch: pytest.MonkeyPatch) -> tuple[Any, list[Any]]:
+    """What makes models of the core, and a list that the arguments of the next one will be in."""
+    given: list[Any] = []
+    make = _native.Model
+
+    def note(*arguments: Any) -> Any:
+        given.extend(arguments)
+        return make(*arguments)
+
+    monkeypatch.setattr(_native, "Model", note)
+    return make, given
+
+
+def test_an_encoder_that_does_not_fit_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    make, given = noted(monkeypatch)
+    spec = toy_t5_spec(2)
+    NativeExecutor(spec, DictSource(toy_t5_weights(spec)), static_exits((), 2), block_size=4, num_blocks=4)
+    config, embedding, layers, heads, threads, encoder = given
+    first, layer = encoder["layers"][0], layers[0]
+
+    def refused(message: str, of: Any = encoder, layers: Any = layers, **changed: Any) -> None:
+        with pytest.raises(ValueError, match=message):
+            make({**config, **changed}, embedding, layers, heads, threads, of)
+
+    odd = np.zeros(6, dtype=np.float32)
+    refused("odd number of offsets", bias=odd)
+    refused("the encoder's bias must have an odd", {**encoder, "bias": odd})
+    refused("the encoder's norm has 6 values", {**encoder, "norm": odd})
+    refused("max_length must be 1 to", {**encoder, "max_length": 0})
+    refused("num_blocks of sources must be 1 to", {**encoder, "num_blocks": 2**31})
+    refused("`layers` is missing", {**encoder, "layers": None})
+    refused("encoder layer 0: qkv is missing", {**encoder, "layers": [{}]})
+    refused("encoder layer 0: it attends to its whole source", {**encoder, "layers": [{**first, "window": 3}]})
+    refused("layer 1: cross_kv is missing", layers=[layer, {**layers[1], "cross_kv": None}])
+    refused("layer 0: there is no source to attend to", None)
+    refused("layer 0: K of a source has neither", layers=[{**layer, "k_norm": odd}, layers[1]])
+    refused("layer 0: cross_norm has 0 values", layers=[{**layer, "cross_norm": odd[:0]}, layers[1]])
+    refused("`activation` must be silu, gelu or relu, not `tanh`", activation="tanh")
+    refused("gate_up is", activation="relu")
+
+
 def test_arrays_of_a_model_are_kept_alive() -> None:
     executor = make_executor()
     expected = hidden_after(executor, [SeqRows(range(9), TOKENS, BLOCKS)])
@@ -175,21 +218,14 @@ def test_arrays_of_a_model_are_kept_alive() -> None:
 
 
 def test_the_buffers_of_a_model_cannot_be_taken_away(monkeypatch: pytest.MonkeyPatch) -> None:
-    given: list[Any] = []
-    make = _native.Model
-
-    def note(*arguments: Any) -> Any:
-        given.extend(arguments)
-        return make(*arguments)
-
-    monkeypatch.setattr(_native, "Model", note)
+    make, given = noted(monkeypatch)
     make_executor()
-    config, (kind, n, k, data), layers, heads, threads = given
+    config, (kind, n, k, data), layers, heads, threads, _ = given
     memory = bytearray(data.nbytes + 64)
     start = -np.frombuffer(memory, dtype=np.uint8).ctypes.data % 64
     memory[start : start + data.nbytes] = data.tobytes()
     view = memoryview(memory)[start : start + data.nbytes]
-    model = make(config, (kind, n, k, view), layers, heads, threads)  # type: ignore[arg-type]
+    model = make(config, (kind, n, k, view), layers, heads, threads)
     with pytest.raises(BufferError):
         view.release()
     del model

@@ -42,10 +42,14 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def toy_options(folder: Path) -> dict[str, Any]:
-    """A byte-level toy model in `folder`, with exits at layers 2 and 4 of 6, four places and a queue of three."""
+def toy_options(folder: Path, *, poisoned: bool = True) -> dict[str, Any]:
+    """A byte-level toy model in `folder`, with exits at layers 2 and 4 of 6, four places and a queue of three.
+
+    `poisoned`: with the token `NAN`.
+    """
     weights = toy_weights(SPEC)
-    weights["model.embed_tokens.weight"][NAN] = np.nan
+    if poisoned:
+        weights["model.embed_tokens.weight"][NAN] = np.nan
     save_file(weights, folder / "model.safetensors")
     byte_level().save(str(folder / "tokenizer.json"))
     config = {

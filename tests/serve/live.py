@@ -34,6 +34,7 @@ class Live:
     http: httpx.AsyncClient
     metrics: Counting
     serving: asyncio.Task[None]
+    written: io.StringIO = field(default_factory=io.StringIO)
     said: list[str] = field(default_factory=list)
     told: bool = False
 
@@ -54,24 +55,25 @@ class Live:
 async def live(*, engine: dict[str, Any] | None = None, **settings: Any) -> AsyncGenerator[Live, None]:
     tokenizer = byte_tokenizer(MARKED)
     client, metrics, said = FakeClient(tokenizer, **(engine or {})), Counting(), list[str]()
+    written = io.StringIO()
     kept = ServerSettings("fake", **settings)
     listening = listen("127.0.0.1", 0)
-    app = create_app(client, tokenizer, kept, metrics, Log(stream=io.StringIO()))
+    app = create_app(client, tokenizer, kept, metrics, Log(stream=written))
     url = url_of(listening)
     serving = asyncio.create_task(serve(app, client, kept, listening, said.append))
     async with httpx.AsyncClient(base_url=url) as http:
         await client.wait_ready()
-        here = Live(url, client, http, metrics, serving, said)
+        here = Live(url, client, http, metrics, serving, written, said)
         yield here
     here.end()
     await serving
 
 
-def stage(scene: Callable[[Live], Awaitable[T]], **options: Any) -> T:
-    """What a scene comes to at a server of its own."""
+def stage(scene: Callable[[Live], Awaitable[T]], *, seconds: float = 60, **options: Any) -> T:
+    """What a scene, of at most so many seconds, comes to at a server of its own."""
 
     async def play() -> T:
         async with live(**options) as here:
-            return await asyncio.wait_for(scene(here), 60)
+            return await asyncio.wait_for(scene(here), seconds)
 
     return asyncio.run(play())

@@ -195,6 +195,12 @@ def test_a_body_that_cannot_be_read_is_refused(content: bytes, says: str) -> Non
     assert says in error_of(raw(content), 400)["message"]
 
 
+def test_a_number_without_a_fraction_is_an_integer() -> None:
+    body = b'{"prompt": "abc", "max_tokens": 2.0, "temperature": 0.0, "seed": 1e3}'
+    assert raw(body).json()["usage"]["completion_tokens"] == 2
+    assert "max_tokens" in error_of(raw(b'{"prompt": "abc", "max_tokens": 2.5}'), 400)["message"]
+
+
 def test_only_json_is_taken() -> None:
     assert "Content-Type" in error_of(raw(b'{"prompt": "a"}', "text/plain"), 400)["message"]
 
@@ -224,10 +230,17 @@ def test_other_origins_are_let_in_only_where_they_are_named() -> None:
 
 
 def test_the_openapi_document_describes_every_route_and_its_errors() -> None:
-    document = ask("/openapi.json").json()
+    document = ask("/openapi.json", api_key="secret").json()
     assert {path for path, _ in GUARDED if path != "/v1/models/fake"} < set(document["paths"])
     for path in ("/v1/chat/completions", "/v1/completions", "/generate"):
         responses = document["paths"][path]["post"]["responses"]
         assert set(responses) == {"200", "400", "401", "404", "413", "429", "500", "503"}
         assert set(responses["200"]["content"]) == {"application/json", "text/event-stream"}
     assert "HTTPValidationError" not in document["components"]["schemas"]
+
+
+def test_the_openapi_document_asks_for_a_key_only_where_there_is_one() -> None:
+    guarded, open_to_all = (ask("/openapi.json", api_key=key).json() for key in ("secret", None))
+    route = guarded["paths"]["/v1/completions"]["post"]
+    assert route["security"] and guarded["components"]["securitySchemes"]
+    assert "security" not in str(open_to_all) and "401" not in str(open_to_all)

@@ -58,6 +58,25 @@ def test_it_serves_until_it_is_told_to_end(folder: Path) -> None:
         assert process.wait(30) == 0
 
 
+def addresses(process: int) -> set[str]:
+    """The local addresses at which a process and its children listen, as the kernel writes them."""
+    children = Path(f"/proc/{process}/task/{process}/children").read_text().split()
+    folders = [Path(f"/proc/{number}/fd") for number in (process, *children)]
+    held = {os.readlink(link) for folder in folders for link in folder.iterdir() if link.exists()}
+    rows = [line.split() for name in ("tcp", "tcp6") for line in Path(f"/proc/net/{name}").read_text().splitlines()[1:]]
+    listening = "0A"
+    return {row[1].partition(":")[0] for row in rows if row[3] == listening and f"socket:[{row[9]}]" in held}
+
+
+@pytest.mark.parametrize(("words", "address"), [((), "0100007F"), (("--host", "0.0.0.0"), "00000000")])
+def test_it_listens_beyond_this_machine_only_where_it_is_told_to(
+    folder: Path, words: tuple[str, ...], address: str
+) -> None:
+    with serving(folder, *words) as process:
+        url_of(process)
+        assert addresses(process.pid) == {address}
+
+
 def test_a_request_that_runs_is_finished_first(folder: Path) -> None:
     body = {"prompt": "abc", "max_tokens": 20, "ignore_eos": True, "stream": True}
     with serving(folder) as process, httpx.stream("POST", f"{url_of(process)}/v1/completions", json=body) as answer:

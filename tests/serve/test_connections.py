@@ -58,6 +58,21 @@ def test_a_client_that_leaves_while_it_waits_is_cancelled() -> None:
     assert stage(scene, engine={**SLOW, "max_num_seqs": 1}) == 1
 
 
+def test_a_client_that_leaves_in_the_middle_of_its_body_is_no_bug() -> None:
+    head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: 100\r\n\r\n"
+
+    async def scene(here: Live) -> list[str]:
+        port = int(here.url.rpartition(":")[2])
+        with socket.create_connection(("127.0.0.1", port)) as brief:
+            brief.sendall(head.encode() + b'{"messages": [')
+        while len(here.written.getvalue().splitlines()) < 1:
+            await asyncio.sleep(0.005)
+        return here.written.getvalue().splitlines()
+
+    [line] = stage(scene)
+    assert "status=499" in line
+
+
 def test_a_reader_that_does_not_read_is_dropped_and_holds_up_nobody() -> None:
     body = json.dumps(chat("x", stream=True, logprobs=True, top_logprobs=20, ignore_eos=True)).encode()
     head = f"POST {PATH} HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n"

@@ -81,6 +81,11 @@ def test_a_conversation_becomes_tokens_as_its_template_has_it() -> None:
     assert short == {"prompt": text.removesuffix("<|im_start|>assistant\n")}
 
 
+def test_what_a_message_says_is_no_template() -> None:
+    text = "{{ 7 * 7 }}{% for _ in range(10**9) %}{% endfor %}{{ messages.__class__ }}"
+    assert text in ask("/apply-template", {"messages": chat(text)["messages"]}).json()["prompt"]
+
+
 def test_a_template_shows_tools() -> None:
     tools = [{"type": "function", "function": {"name": "weather"}}]
     body = {"messages": chat("Hi")["messages"], "tools": tools}

@@ -5,15 +5,13 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
 from offramp.bench.engines import Engine, interpreter, why_absent
 from offramp.bench.inputs import ModelInput
-from offramp.bench.machine import describe_code, describe_machine
 from offramp.bench.quiet import Watch
-from offramp.bench.results import EngineRecord, EngineReport, Task, earlier_report, write_json
+from offramp.bench.results import EngineRecord, EngineReport, Task, begin_report, earlier_report, write_json
 from offramp.bench.rounds import Rounds
 from offramp.bench.settings import Settings
 from offramp.bench.worker import ProcessWorker, Worker, WorkerFailed
@@ -65,8 +63,7 @@ class EngineRun:
             OfframpError: no engine of ours can be measured.
         """
         identity = self.settings.identity(model.identity, self.threads)
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        report = EngineReport(now, describe_machine(), describe_code(), {"name": model.name, **identity})
+        report = begin_report(EngineReport, {"name": model.name, **identity})
         earlier = earlier_report(self.folder / REPORT, report, RESUMABLE) if resume else None
         with ExitStack() as stack:
             workers = self._load_all(report, model, stack)

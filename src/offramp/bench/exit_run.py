@@ -6,17 +6,15 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
-from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any, get_args
 
 from offramp.bench.engines import ISAS, Engine
 from offramp.bench.exit_results import ExitCell, ExitReport
 from offramp.bench.exit_traces import ExitTrace
-from offramp.bench.machine import describe_code, describe_machine
 from offramp.bench.prices import PriceTable, Pricing
 from offramp.bench.quiet import Watch
-from offramp.bench.results import earlier_report, write_json
+from offramp.bench.results import begin_report, earlier_report, write_json
 from offramp.bench.rounds import TRIES
 from offramp.bench.windows import WARM_TOKENS, Window, most_tokens, run_window
 from offramp.config import Batching
@@ -180,9 +178,7 @@ class ExitRun:
         self.settings, self.folder = settings, folder
         self._update, self._watch = update, watch or Watch()
         self._done, self._total = 0, 1
-        now = datetime.now(timezone.utc).isoformat(timespec="seconds")
-        plain = {name: list(v) if isinstance(v, tuple) else v for name, v in asdict(settings).items()}
-        self.report = ExitReport(now, describe_machine(), describe_code(), {**facts, **plain})
+        self.report = begin_report(ExitReport, {**facts, **asdict(settings)})
         self._earlier = earlier_report(folder / REPORT, self.report, RESUMABLE) if resume else None
         if self._earlier is not None:
             self.report.rejected = self._earlier.rejected

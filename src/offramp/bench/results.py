@@ -16,10 +16,12 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field
+from datetime import datetime, timezone
 from pathlib import Path
 from statistics import median
 from typing import Any, ClassVar, NamedTuple, TypeVar
 
+from offramp.bench.machine import describe_code, describe_machine
 from offramp.errors import InvalidParameter
 
 FORMAT = 1
@@ -183,6 +185,13 @@ class EngineReport(Report):
         ]
         engines = [EngineRecord(**e) for e in values["engines"]]
         return super().from_dict({**values, "engines": engines, "cells": cells})
+
+
+def begin_report(kind: type[R], settings: dict[str, Any]) -> R:
+    """A report of a run that begins now, on this machine; tuples in its settings become lists, as JSON has them."""
+    now = datetime.now(timezone.utc).isoformat(timespec="seconds")
+    plain = {name: list(v) if isinstance(v, tuple) else v for name, v in settings.items()}
+    return kind(now, describe_machine(), describe_code(), plain)
 
 
 def read_report(path: Path, kind: type[R]) -> R:

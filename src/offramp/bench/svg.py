@@ -32,13 +32,18 @@ def _spread(report: EngineReport, name: str, size: int) -> Spread | None:
     return None if cell is None else cell.spread
 
 
-def bars(names: Sequence[str], sizes: Sequence[int], seen: Seen, left: float, bottom: float) -> list[str]:
-    """A group of bars for each batch size, above `bottom` and to the right of `left`, with its axis."""
+def bars(
+    names: Sequence[str], sizes: Sequence[int], seen: Seen, left: float, bottom: float, word: str = "B ="
+) -> list[str]:
+    """A group of bars for each batch size, above `bottom` and to the right of `left`, with its axis.
+
+    Sizes may be something else, which `word` says.
+    """
     top = max((s.high for s in seen.values() if s is not None), default=1.0)
     parts = _axis(top, left, left + bars_width(names, sizes) - 10, bottom)
     for place, size in enumerate(sizes):
         start = left + place * (len(names) * BAR + GAP) + GAP / 2
-        parts.append(text(start + len(names) * BAR / 2, bottom + 16, f"B = {size}", "middle"))
+        parts.append(text(start + len(names) * BAR / 2, bottom + 16, f"{word} {size}", "middle"))
         for number, name in enumerate(names):
             if (spread := seen.get((name, size))) is not None:
                 parts += _bar(start + number * BAR, spread, top, bottom, COLOURS[number % len(COLOURS)])

@@ -8,7 +8,6 @@ from typing import Any, TypeVar
 
 import numpy as np
 
-from offramp.calibrate.answers import same_answer
 from offramp.calibrate.path import NEVER, Observations
 from offramp.calibrate.prompts import Prompt, Tokens
 from offramp.calibrate.results import Found, Results, digest
@@ -48,12 +47,12 @@ class Measurer:
         yield from self._each(digest(params_said(setting)), prompts, lambda some: self._compare(some, setting))
 
     def answers(self, exit: ExitParams | str, prompts: Sequence[Prompt]) -> Generator[Found, None, None]:
-        """For each prompt in order: `tokens` generated, layers `run`, and whether they are its completion, `right`.
+        """For each prompt in order: the `text` generated, its `tokens`, and layers `run`.
 
-        Every prompt has a completion; `exit` is a setting or `off`.
+        `exit` is a setting or `off`.
         """
         said = exit if isinstance(exit, str) else params_said(exit)
-        yield from self._each(digest({"answers": said}), prompts, lambda some: self._answer(some, exit))
+        yield from self._each(digest({"texts": said}), prompts, lambda some: self._answer(some, exit))
 
     def observe(self, name: str, options: Mapping[str, Any], prompts: Sequence[Tokens]) -> Observations:
         """What every exit says, by the criterion `name`, about full-depth outputs."""
@@ -115,9 +114,9 @@ class Measurer:
             {
                 "tokens": len(output.token_ids),
                 "run": sum(output.report.layers_run),
-                "right": same_answer(output.text, prompt.completion or ""),
+                "text": output.text,
             }
-            for output, prompt in zip(outputs, prompts, strict=True)
+            for output in outputs
         ]
 
     def _observe(self, prompts: list[Tokens], criterion: Criterion) -> list[Found]:

@@ -7,6 +7,7 @@ A file ending in `.jsonl` has one prompt a line, in any of these forms; any othe
     {"prompt": "..."}, "..."                    a user's turn
     {"text": "..."}                             text to go on from, without the chat template
     {"prompt": "...", "completion": "..."}      likewise the prompt, of which the completion is the right answer
+    {"source": "...", "target": "..."}          the same, as the recipe `calm` has it
 """
 
 from __future__ import annotations
@@ -96,6 +97,8 @@ def conversation(messages: Sequence[Any], tokenizer: Tokenizer) -> list[int]:
 
 
 def _prompt(value: Any, where: str, tokenizer: Tokenizer) -> Prompt:
+    if isinstance(value, dict) and {"source", "target"} <= value.keys():
+        value = {"prompt": value["source"], "completion": value["target"]}
     completion = value.get("completion") if isinstance(value, dict) and "prompt" in value else None
     if not isinstance(completion, str | None):
         raise InvalidParameter(f"`completion` in {where} must be a string", param="data", hint=FORMS)

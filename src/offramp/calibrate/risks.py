@@ -47,8 +47,8 @@ class RiskOptions:
 
     Args:
         risks: each in (0, 1): expected losses of a prompt.
-        loss: `disagreement`, the share of tokens that differ, or `task`, an answer that full depth gets right and exits
-            do not.
+        loss: `disagreement`, the share of tokens that differ, `task`, an answer that full depth gets right and exits
+            do not, or CALM's `text` and `reference`, which compare whole texts by ROUGE-L; see `losses`.
         delta: the probability, for each risk, that the promise fails; in (0, 1).
         kv: `fill` or `recompute`.
         criterion, options: the criterion whose thresholds are set.
@@ -106,8 +106,8 @@ def calibrate_risks(
     """Calibrate for `options.risks` on prompts in random order; what was measured before is not measured again.
 
     Raises:
-        InvalidParameter: too few prompts to show the smallest risk, even if nothing were lost, or, for the loss `task`,
-            prompts without completions or such that full depth gives none of them.
+        InvalidParameter: too few prompts to show the smallest risk, even if nothing were lost; prompts without
+            completions where the loss compares with them; or, for `task`, such that full depth gives none of them.
         PackError: no exit agrees with full depth often enough for any of the risks.
     """
     split = max(1, round(PATH_SHARE * len(prompts)))

@@ -31,6 +31,11 @@ SELF = Path("self")
 
 KINDS = ("fill", "recompute", "verify")
 
+LOSS = (
+    "disagreement: tokens that differ; task: answers that are lost; text: 1 - ROUGE-L to the text of full depth; "
+    "reference: ROUGE-L to completions that is lost (default: disagreement)"
+)
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """What to calibrate, for which risks, on which prompts."""
@@ -51,7 +56,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--kv", _words, "POLICY,...", "KV policies: fill, recompute, verify (default: fill)")
     add("--risk", _numbers, "RISK,...", "expected losses that are allowed (default: 0.01,0.02,0.05)")
-    add("--loss", str, "NAME", "disagreement: tokens that differ; task: answers that are lost (default: disagreement)")
+    add("--loss", str, "NAME", LOSS)
     add("--delta", float, "D", "probability that the promise of a risk fails (default: 0.05)")
     add("--criterion", str, "NAME", "what makes a token leave; `offramp doctor` lists them (default: max_prob)")
     add("--option", values.option, "NAME=VALUE", "an option of the criterion; may be repeated", action="append")

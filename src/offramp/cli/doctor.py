@@ -88,13 +88,14 @@ def core() -> dict[str, Any]:
 
 
 def cache() -> dict[str, Any]:
-    """Where downloads are kept, and which models are there."""
+    """Where downloads are kept, which models are there, and which come with offramp."""
     from offramp.models.aliases import ALIASES
     from offramp.models.cache import cache_dir, is_intact
+    from offramp.models.shipped import shipped_models
 
     folder = cache_dir()
     pulled = [alias.name for alias in ALIASES.values() if is_intact(folder / alias.file.name, alias.file)]
-    return {"cache": str(folder), "pulled": pulled}
+    return {"cache": str(folder), "pulled": pulled, "shipped": list(shipped_models())}
 
 
 def packed() -> dict[str, Any]:

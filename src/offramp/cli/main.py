@@ -28,6 +28,7 @@ COMMANDS = {
     "calibrate": "set an exit pack's thresholds for given risks",
     "eval": "show what exits cost in quality and save in time",
     "bench": "measure this engine beside others, or what exits save",
+    "bench paper": "repeat the paper's experiment, and measure each change of it",
     "bench serve": "put load on a server with OpenAI's API and measure it",
     "bench servers": "measure this server beside others",
     "doctor": "show what offramp finds on this machine",

@@ -195,9 +195,7 @@ def engine_options(model: AnyModel, asked: dict[str, Any]) -> dict[str, Any]:
     from offramp.llm.stores import Stores
 
     kinds = {name: given.get(name, default) for name, default in {"executor": "auto", "device": "cpu"}.items()}
-    backend = choose_backend(
-        **kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"), spec=model.spec
-    )
+    backend = choose_backend(**kinds, dtype=given.get("dtype", "auto"), kv_dtype=given.get("kv_dtype", "auto"))
     stores = Stores(model.spec, resolve_exits(given.get("exits"), model), backend)
     tokens, source_tokens = stores.split(
         memory, *stores.lengths(given.get("max_model_len"), given.get("max_source_len"))

@@ -22,7 +22,6 @@ TAKES = "[MODEL] --out DIR"
 EXAMPLES = (
     "offramp tune smollm2-135m --recipe heads,router --tokens 1M --exits auto --out my-pack",
     "offramp tune smollm2-135m --recipe layerskip --data task.jsonl --exits 10,20 --out my-task --resume",
-    "offramp tune --recipe calm --shape layers=4,decoder_layers=16,width=256 --data pairs.jsonl --out my-t5",
 )
 
 ADAPTER_OF_TRUNK = "none"

@@ -8,7 +8,8 @@
                 "weights": "float32", "kv_dtype": "float32"},
         "risk": 0.02,            # expected loss of a prompt
         "delta": 0.05,           # probability that the promise fails
-        "loss": "disagreement",  # tokens that differ from full depth, or "task": answers that are lost; in [0, 1]
+        "loss": "disagreement",  # tokens that differ from full depth, or "task": answers that are lost,
+                                 # "text", "reference": by ROUGE-L; in [0, 1]
         "prompts": 1000,         # prompts measured on
         "exit": {"criterion": "max_prob", "threshold": {"10": 0.93}, "kv": "fill"}}]}
 

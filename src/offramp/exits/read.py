@@ -15,10 +15,10 @@ from offramp.errors import InvalidParameter, PackError, Unsupported, did_you_mea
 from offramp.exits.calibration import Calibration, CalibrationKey
 from offramp.exits.pack import Adapter, Base, Classifier, ExitPack, ExitSpec, Head, Norm, Past, check_layers
 from offramp.exits.shipped import find_pack, shipped_packs
-from offramp.exits.tensors import PackTensors
 from offramp.exits.trunk import read_trunk
 from offramp.types.checks import check_integer, check_number, check_one_of
 from offramp.types.exits import ExitParams
+from offramp.weights.eight_bits import EightBitsFile
 
 FORMAT = 1
 _TOP = {"format": True, "base": True, "exits": True, "trunk": False} | dict.fromkeys(
@@ -50,7 +50,7 @@ def read_pack(named: str | Path) -> ExitPack:
         base = _base(_object(values["base"], "`base`", _BASE))
     vocabularies = _vocabularies(values.get("vocabularies", {}), base.vocab_size)
     exits = _exits(values["exits"], base, vocabularies)
-    tensors = PackTensors(weights) if weights.is_file() else None
+    tensors = EightBitsFile(weights) if weights.is_file() else None
     _check_tensors(exits, base, vocabularies, tensors.shapes if tensors else {})
     trunk = read_trunk(folder, _rank(values["trunk"]) if "trunk" in values else None)
     defaults = values.get("defaults")

@@ -1,4 +1,4 @@
-"""Exit packs that come with offramp, found by name."""
+"""Exit packs that come with offramp, found by name; some share a folder with their model."""
 
 from __future__ import annotations
 

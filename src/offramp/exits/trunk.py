@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from offramp.errors import PackError
-from offramp.exits.tensors import PackTensors
+from offramp.weights.eight_bits import EightBitsFile
 from offramp.weights.source import Array
 
 FILE = "trunk.safetensors"
@@ -30,7 +30,7 @@ class TrunkAdapter:
 
     rank: int
     changed: frozenset[str]
-    file: PackTensors
+    file: EightBitsFile
 
     @property
     def path(self) -> Path:
@@ -80,7 +80,7 @@ def read_trunk(folder: Path, rank: int | None) -> TrunkAdapter | None:
         return None
     if not path.is_file():
         raise PackError(f"`exits.json` names a `trunk`, and the exit pack has no file `{FILE}`")
-    file = PackTensors(path)
+    file = EightBitsFile(path)
     changed = frozenset(name.rpartition(".")[0] for name in file.shapes)
     if not changed:
         raise PackError(f"`{FILE}` changes nothing", hint="leave out the key `trunk` and the file")
@@ -93,7 +93,7 @@ def read_trunk(folder: Path, rank: int | None) -> TrunkAdapter | None:
     return TrunkAdapter(rank, changed, file)
 
 
-def _check_factor(file: PackTensors, name: str, axis: int, rank: int) -> None:
+def _check_factor(file: EightBitsFile, name: str, axis: int, rank: int) -> None:
     if name not in file.shapes:
         raise PackError(f"`{FILE}` lacks the tensor `{name}`")
     shape = file.shapes[name]

@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from offramp.exits.pack import Base, ExitSpec
-from offramp.exits.tensors import pack_tensors
 from offramp.exits.trunk import FILE
 from offramp.types.exits import ExitParams
+from offramp.weights.eight_bits import eight_bits_bytes
 from offramp.weights.source import Array
 
 FORMAT = 1
@@ -34,7 +34,7 @@ def write_pack(
     `tensors` and those of the `trunk` have the names and shapes that `offramp.exits.pack` lists.
 
     Raises:
-        PackError: a tensor holds a number that float16 cannot, such as those of a training that diverged.
+        WeightsError: a tensor holds a number that float16 cannot, such as those of a training that diverged.
     """
     values = {
         "format": FORMAT,
@@ -48,7 +48,7 @@ def write_pack(
     folder.mkdir(parents=True, exist_ok=True)
     for file, content in (("exits.safetensors", tensors), (FILE, trunk)):
         if content:
-            replace_file(folder / file, pack_tensors(content))
+            replace_file(folder / file, eight_bits_bytes(content))
         else:
             (folder / file).unlink(missing_ok=True)
     replace_file(folder / "exits.json", (json.dumps(values) + "\n").encode())

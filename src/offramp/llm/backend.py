@@ -7,8 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from offramp.errors import InvalidParameter, MissingDependency, Unsupported, did_you_mean
-from offramp.models import Spec, T5Spec
+from offramp.errors import InvalidParameter, MissingDependency, did_you_mean
 from offramp.types.checks import check_one_of
 
 ExecutorName = Literal["auto", "native", "torch"]
@@ -41,25 +40,17 @@ class Backend:
         return 4 if self.executor == "native" else ITEM_BYTES[self.dtype]
 
 
-def choose_backend(executor: str, device: str, dtype: str, kv_dtype: str, spec: Spec | None = None) -> Backend:
-    """Settle what was left to us: the native executor for decoder-only models on the CPU, else torch.
-
-    Without a `spec` the model is decoder-only.
+def choose_backend(executor: str, device: str, dtype: str, kv_dtype: str) -> Backend:
+    """Settle what was left to us: the native executor on the CPU, else torch.
 
     Raises:
         InvalidParameter: an executor, or a type that the executor does not have.
-        Unsupported: an executor that does not run such models.
         MissingDependency: the executor is not installed.
     """
     check_one_of("executor", executor, ("auto", "native", "torch"))
-    is_t5 = isinstance(spec, T5Spec)
     if executor == "auto":
-        executor = "native" if device == "cpu" and not is_t5 else "torch"
+        executor = "native" if device == "cpu" else "torch"
     if executor == "native":
-        if is_t5:
-            raise Unsupported(
-                "the native executor does not run encoder-decoder models yet", hint='executor "torch" does'
-            )
         if device != "cpu":
             raise InvalidParameter(
                 f"the native executor runs on the device `cpu`, not on {device!r}",

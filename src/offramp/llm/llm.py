@@ -85,7 +85,7 @@ class LLM:
             profitability=profitability,
         )
         loaded = load_any(model, progress)
-        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype, loaded.spec)
+        self.backend = backend = choose_backend(executor, device, dtype, kv_dtype)
         self.name, self.spec, self.tokenizer = loaded.name, loaded.spec, loaded.tokenizer
         self.pack = resolve_exits(exits, loaded)
         stores = Stores(loaded.spec, self.pack, backend).sizes(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from offramp.errors import InvalidParameter, Unsupported
 from offramp.exits.pack import ExitPack, static_exits
 from offramp.exits.read import read_pack
 from offramp.llm.backend import Backend
 from offramp.llm.stores import StoreSizes
-from offramp.models import AnyModel, LoadedModel
+from offramp.models import AnyModel
 from offramp.types.checks import MAX_THREADS, check_integer
 from offramp.types.executor import Executor
 
@@ -54,9 +55,14 @@ def make_executor(
             "the exit pack changes the model's own layers, and that change is finer than the steps of int4",
             hint="use another `dtype`, such as int8, or another pack",
         )
-    sizes = {"block_size": block_size, "num_blocks": stores.num_blocks, "max_model_len": stores.context}
+    sizes: dict[str, Any] = {
+        "block_size": block_size,
+        "num_blocks": stores.num_blocks,
+        "max_model_len": stores.context,
+        "num_source_blocks": stores.num_source_blocks or None,
+        "max_source_len": stores.source_len or None,
+    }
     if backend.executor == "native":
-        assert isinstance(model, LoadedModel)
         from offramp.executors.native import NativeExecutor
 
         return NativeExecutor(
@@ -79,7 +85,5 @@ def make_executor(
         exits,
         device=backend.device,
         dtype=backend.dtype,
-        num_source_blocks=stores.num_source_blocks or None,
-        max_source_len=stores.source_len or None,
         **sizes,
     )

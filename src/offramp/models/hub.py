@@ -10,6 +10,7 @@ from offramp.errors import DownloadError, ModelNotFound, did_you_mean
 from offramp.models.aliases import ALIASES
 from offramp.models.cache import Progress
 from offramp.models.pull import pull
+from offramp.models.shipped import FOLDER, shipped_models
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
 HUB_FILES = (
@@ -33,7 +34,8 @@ class ModelFiles(NamedTuple):
 
 
 def resolve(model: str, progress: Progress | None = None) -> ModelFiles:
-    """Find a model by alias, folder, `.gguf` file or Hugging Face id, downloading what is not here.
+    """Find a model by alias, folder, `.gguf` file or Hugging Face id, downloading what is not here. One that comes with
+    offramp is found by its name, unless there is a folder or file of that name.
 
     Raises:
         ModelNotFound: nothing of that name.
@@ -48,6 +50,8 @@ def resolve(model: str, progress: Progress | None = None) -> ModelFiles:
         is_folder, is_file = model != "" and path.is_dir(), path.is_file()
     except (OSError, RuntimeError):  # a name that is too long, or the home of nobody
         is_folder = is_file = False
+    if model in shipped_models() and not path.exists():
+        return ModelFiles(model, "hf", FOLDER / model)
     if is_folder:
         return _folder(model, path)
     if is_file:
@@ -61,7 +65,7 @@ def resolve(model: str, progress: Progress | None = None) -> ModelFiles:
         return _from_hub(model)
     raise ModelNotFound(
         f"no model `{model}`: it is no alias, no folder, no `.gguf` file and no Hugging Face id `owner/name`",
-        hint=f"for an alias, {did_you_mean(model, ALIASES)}",
+        hint=f"for an alias, {did_you_mean(model, [*ALIASES, *shipped_models()])}",
     )
 
 

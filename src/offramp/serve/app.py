@@ -85,7 +85,7 @@ def create_app(
             CORSMiddleware, allow_origins=settings.cors_origins, allow_methods=["GET", "POST"], allow_headers=["*"]
         )
     describe = app.openapi
-    app.openapi = lambda: _without_422(describe())  # type: ignore[method-assign]
+    app.openapi = lambda: _document(describe(), settings)  # type: ignore[method-assign]
     return app
 
 
@@ -93,11 +93,16 @@ def _operation_id(route: APIRoute) -> str:
     return route.name
 
 
-def _without_422(document: dict[str, Any]) -> dict[str, Any]:
-    """The OpenAPI document without the framework's own kind of error, which is never sent."""
-    for path in document["paths"].values():
-        for operation in path.values():
-            operation["responses"].pop("422", None)
+def _document(document: dict[str, Any], settings: ServerSettings) -> dict[str, Any]:
+    """The OpenAPI document without the framework's own kind of error, which is never sent, and a key nobody wants."""
+    operations = [operation for path in document["paths"].values() for operation in path.values()]
+    for operation in operations:
+        operation["responses"].pop("422", None)
     for name in ("HTTPValidationError", "ValidationError"):
         document["components"]["schemas"].pop(name, None)
+    if settings.api_key is None:
+        document["components"].pop("securitySchemes", None)
+        for operation in operations:
+            operation.pop("security", None)
+            operation["responses"].pop("401", None)
     return document

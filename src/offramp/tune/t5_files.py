@@ -15,7 +15,9 @@ from offramp.errors import ModelNotFound, WeightsError
 from offramp.exits.write import replace_file
 from offramp.tune.t5_shape import END, PAD, T5Shape, shape_of_config, tensor_shapes
 from offramp.tune.t5_tokenizer import write_tokenizer
-from offramp.weights.safetensors import SafetensorsWeights, safetensors_bytes
+from offramp.weights.eight_bits import half
+from offramp.weights.folder import SafetensorsWeights
+from offramp.weights.safetensors import safetensors_bytes
 
 
 def read_t5(folder: Path) -> tuple[T5Shape, dict[str, Tensor]]:
@@ -49,12 +51,7 @@ def write_t5(folder: Path, shape: T5Shape, weights: Mapping[str, Tensor], tokeni
     Raises:
         WeightsError: a weight that float16 cannot hold: the training has diverged.
     """
-    arrays = {name: tensor.detach().to("cpu", torch.float16).numpy() for name, tensor in weights.items()}
-    for name, array in arrays.items():
-        if not np.isfinite(array).all():
-            raise WeightsError(
-                f"tensor `{name}` holds a number that float16 cannot", hint="the training has diverged: lower `--lr`"
-            )
+    arrays = {name: half(name, tensor.detach().cpu().numpy()) for name, tensor in weights.items()}
     folder.mkdir(parents=True, exist_ok=True)
     replace_file(folder / "model.safetensors", safetensors_bytes(arrays))
     generation = {"decoder_start_token_id": PAD, "eos_token_id": END, "pad_token_id": PAD}

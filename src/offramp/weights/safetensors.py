@@ -1,4 +1,4 @@
-"""Weights in safetensors files, single or sharded (https://github.com/huggingface/safetensors, format section)."""
+"""Safetensors files (https://github.com/huggingface/safetensors, format section)."""
 
 from __future__ import annotations
 
@@ -12,10 +12,8 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.errors import WeightsError
-from offramp.weights.source import Array, as_tensor, map_file, no_such_tensor
+from offramp.weights.source import Array, as_tensor, map_file
 
-SINGLE = "model.safetensors"
-INDEX = "model.safetensors.index.json"
 MAX_HEADER_BYTES = 100_000_000
 
 ITEM_BYTES = {
@@ -60,65 +58,6 @@ class SafetensorsFile:
                 f"tensor `{name}` in `{self.path}` is stored as {entry.dtype}; F32, F16 and BF16 can be read"
             )
         return as_tensor(data, "<f4" if entry.dtype == "F32" else "<f2", entry.shape)
-
-
-class SafetensorsWeights:
-    """The weights of a folder in Hugging Face form: `model.safetensors`, or the shards its index names.
-
-    Raises:
-        WeightsError: no weight file in the folder, or a file or index that is corrupt.
-    """
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        if (folder / INDEX).is_file():
-            self._files = _shards(folder)
-        elif (folder / SINGLE).is_file():
-            self._files = (SafetensorsFile(folder / SINGLE),)
-        else:
-            raise WeightsError(
-                f"`{folder}` holds no weights; looked for `{SINGLE}` and `{INDEX}`",
-                hint="save the model with `save_pretrained(folder, safe_serialization=True)`",
-            )
-        self._home: dict[str, SafetensorsFile] = {}
-        for file in self._files:
-            for name in file.entries:
-                if name in self._home:
-                    raise WeightsError(f"tensor `{name}` is in both `{self._home[name].path}` and `{file.path}`")
-                self._home[name] = file
-
-    @property
-    def files(self) -> tuple[Path, ...]:
-        """The weight files, by name."""
-        return tuple(file.path for file in self._files)
-
-    def shapes(self) -> Mapping[str, tuple[int, ...]]:
-        """Name -> shape of every tensor."""
-        return {name: file.entries[name].shape for name, file in self._home.items()}
-
-    def load(self, name: str) -> Array:
-        """The tensor; see `WeightSource.load`."""
-        if name not in self._home:
-            raise no_such_tensor(name, self.folder)
-        return self._home[name].load(name)
-
-
-def _shards(folder: Path) -> tuple[SafetensorsFile, ...]:
-    index = folder / INDEX
-    try:
-        weight_map = json.loads(index.read_bytes())["weight_map"]
-        names = {str(name): str(file) for name, file in weight_map.items()}
-    except (ValueError, LookupError, TypeError, AttributeError, RecursionError) as error:
-        raise WeightsError(f"`{index}` is not an index of safetensors files: no readable `weight_map`") from error
-    files: dict[str, SafetensorsFile] = {}
-    for name in sorted(set(names.values())):
-        if Path(name).name != name:
-            raise WeightsError(f"`{index}` names `{name}`; a shard must lie beside its index")
-        files[name] = SafetensorsFile(folder / name)
-    for tensor, name in names.items():
-        if tensor not in files[name].entries:
-            raise WeightsError(f"`{index}` says that tensor `{tensor}` is in `{name}`, which does not hold it")
-    return tuple(files.values())
 
 
 def _entries(path: Path, data: npt.NDArray[np.uint8]) -> dict[str, Entry]:

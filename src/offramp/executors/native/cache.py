@@ -28,9 +28,9 @@ import numpy as np
 from offramp import _native
 from offramp._version import __version__
 from offramp.executors.native.layout import Bytes, PackedMatrix, WeightType, allocate, matrix_bytes, round_up
+from offramp.executors.native.matrices import MatrixPlan
 from offramp.executors.native.pack import EXACT, in_parallel, lay_out, pack_model
 from offramp.executors.native.packed_files import limit_gb, mark_used, packed_path, prune
-from offramp.executors.native.plan import MatrixPlan
 from offramp.weights.source import WeightSource, fingerprint
 
 FORMAT = 1

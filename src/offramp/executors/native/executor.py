@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
 from offramp import _native
 from offramp.errors import InvalidParameter, PackError
+from offramp.executors.native.config import core_config, core_encoder, store_bytes
 from offramp.executors.native.heads import exit_head, top_head
-from offramp.executors.native.plan import DTYPES
+from offramp.executors.native.matrices import DTYPES
 from offramp.executors.native.threads import default_threads
 from offramp.executors.native.weights import load_weights
 from offramp.executors.shape import model_shape
 from offramp.exits.pack import ExitPack
-from offramp.models.rope import inverse_frequencies
-from offramp.models.spec import ModelSpec
+from offramp.models import Spec
 from offramp.types.checks import MAX_THREADS, check_integer, check_one_of
 from offramp.types.executor import Feature, ModelShape, Scored, ScoreRow, SeqRows, SourceRows
 from offramp.weights.source import WeightSource
@@ -40,6 +39,8 @@ class NativeExecutor:
         block_size: tokens per block.
         num_blocks: blocks in the paged store.
         max_model_len: longest sequence; None is the model's own limit.
+        num_source_blocks, max_source_len: of an encoder-decoder model: blocks in the store of sources, as many as
+            `num_blocks` if None, and the longest source, None being the model's own limit.
         dtype: of weights: `float32`, `float16`, `bfloat16`, `int8` or `int4` (groups of 32 share a scale). Norms,
             biases and hidden states are float32.
         kv_dtype: of K and V: `float16` or `float32`.
@@ -53,13 +54,15 @@ class NativeExecutor:
 
     def __init__(
         self,
-        spec: ModelSpec,
+        spec: Spec,
         weights: WeightSource,
         exits: ExitPack,
         *,
         block_size: int,
         num_blocks: int,
         max_model_len: int | None = None,
+        num_source_blocks: int | None = None,
+        max_source_len: int | None = None,
         dtype: str = "int8",
         kv_dtype: str = "float16",
         threads: int | None = None,
@@ -70,15 +73,24 @@ class NativeExecutor:
             check_integer("threads", threads, 1, MAX_THREADS)
         instruction_set()
         self._shape = model_shape(
-            spec, weights, exits, block_size=block_size, num_blocks=num_blocks, max_model_len=max_model_len
+            spec,
+            weights,
+            exits,
+            block_size=block_size,
+            num_blocks=num_blocks,
+            max_model_len=max_model_len,
+            num_source_blocks=num_source_blocks,
+            max_source_len=max_source_len,
         )
         self._classifiers = [e.classifier != "none" for e in exits.exits] + [False]
         threads = threads or default_threads()
-        packed = load_weights(spec, exits.tuned(weights), dtype, threads)
+        tuned = exits.tuned(weights)
+        packed = load_weights(spec, tuned, dtype, threads)
         heads = [exit_head(e, exits, packed) for e in exits.exits] + [top_head(packed)]
-        config = {**_config(spec, self._shape), "half_kv": kv_dtype == "float16"}
+        config = core_config(spec, tuned, self._shape, kv_dtype)
+        encoder = core_encoder(packed, self._shape)
         try:
-            self._model = _native.Model(config, packed.embedding, packed.layers, heads, threads)
+            self._model = _native.Model(config, packed.embedding, packed.layers, heads, threads, encoder)
         except MemoryError as error:
             needed = store_bytes(spec, self._shape, kv_dtype)
             raise InvalidParameter(
@@ -93,8 +105,8 @@ class NativeExecutor:
         return self._shape
 
     def encode(self, batch: Sequence[SourceRows]) -> None:
-        """Never asked for: no model here has an encoder."""
-        raise AssertionError("the native executor has no encoder")
+        """Run the encoder over whole sources; see `Executor.encode`."""
+        self._model.encode(batch)
 
     def run_segment(self, segment: int, batch: Sequence[SeqRows]) -> None:
         """Run the segment's layers over the rows; see `Executor.run_segment`."""
@@ -164,30 +176,3 @@ def instruction_set() -> str:
         return _native.isa()
     except ValueError as error:
         raise InvalidParameter(f"`OFFRAMP_ISA`: {error}", param="OFFRAMP_ISA") from error
-
-
-def store_bytes(spec: ModelSpec, shape: ModelShape, kv_dtype: str) -> int:
-    """Bytes of the paged store: K and V of every layer, hidden states at every boundary, and deep states."""
-    kv = 2 * spec.num_layers * spec.num_kv_heads * spec.head_dim * (2 if kv_dtype == "float16" else 4)
-    hidden = (shape.num_segments + shape.reads_past) * spec.hidden_size * 4
-    return shape.num_blocks * shape.block_size * (kv + hidden)
-
-
-def _config(spec: ModelSpec, shape: ModelShape) -> dict[str, Any]:
-    """What the C++ core must know of the model, by the names of `Config` in `csrc/model.h`."""
-    frequencies, factor = inverse_frequencies(spec.rope, spec.head_dim)
-    return {
-        "hidden": spec.hidden_size,
-        "intermediate": spec.intermediate_size,
-        "heads": spec.num_heads,
-        "kv_heads": spec.num_kv_heads,
-        "head_dim": spec.head_dim,
-        "vocab": spec.vocab_size,
-        "max_positions": shape.max_model_len,
-        "eps": spec.rms_norm_eps,
-        "frequencies": frequencies,
-        "rope_factor": factor,
-        "layers_at": list(shape.layers_at),
-        "block_size": shape.block_size,
-        "num_blocks": shape.num_blocks,
-    }

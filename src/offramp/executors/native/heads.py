@@ -18,7 +18,7 @@ Head = Mapping[str, Any]
 
 def top_head(weights: NativeWeights) -> Head:
     """The model's own final norm and LM head."""
-    return {"matrix": weights.lm_head, "norm": weights.final_norm}
+    return {"matrix": weights.lm_head, "norm": weights.final_norm, "temperature": 1 / weights.head_scale}
 
 
 def exit_head(spec: ExitSpec, pack: ExitPack, weights: NativeWeights) -> Head:
@@ -34,6 +34,8 @@ def exit_head(spec: ExitSpec, pack: ExitPack, weights: NativeWeights) -> Head:
     def get(name: str) -> Floats:
         return as_floats(pack.tensor(spec.layer, name))
 
+    # A head that shares the LM head's scale s has it in its temperature: (s z + b) / t = (z + b / s) / (t / s).
+    scale = weights.head_scale if spec.head == "shared" else 1.0
     ids = np.zeros(0, dtype=np.int32)
     if spec.vocabulary is not None:
         ids = np.array(pack.vocabularies[spec.vocabulary], dtype=np.int32)
@@ -41,8 +43,8 @@ def exit_head(spec: ExitSpec, pack: ExitPack, weights: NativeWeights) -> Head:
         "matrix": _matrix(spec, weights.lm_head, ids, kind, get),
         "ids": ids,
         "other": spec.other,
-        "other_bias": float(get("other.bias")[0]) if spec.other else 0.0,
-        "temperature": float(spec.temperature),
+        "other_bias": float(get("other.bias")[0]) / scale if spec.other else 0.0,
+        "temperature": spec.temperature / scale,
         "adapter": spec.adapter,
         "classifier": spec.classifier,
     }

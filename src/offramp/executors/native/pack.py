@@ -26,7 +26,7 @@ from offramp.executors.native.layout import (
     matrix_bytes,
     round_up,
 )
-from offramp.executors.native.plan import MatrixPlan, Part
+from offramp.executors.native.matrices import MatrixPlan, Part
 from offramp.executors.native.threads import default_threads
 from offramp.weights.source import BlockSource, WeightSource
 

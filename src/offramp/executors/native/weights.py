@@ -12,7 +12,8 @@ from offramp.executors.native.cache import load_packed
 from offramp.executors.native.layout import PANEL, PackedMatrix, round_up
 from offramp.executors.native.pack import Floats, as_floats
 from offramp.executors.native.plan import plan_matrices
-from offramp.models.spec import ModelSpec
+from offramp.executors.native.weights_t5 import decoder_layer, encoder
+from offramp.models import ModelSpec, Spec, T5Spec
 from offramp.weights.source import WeightSource
 
 NOTHING = np.zeros(0, dtype=np.float32)
@@ -22,27 +23,38 @@ NOTHING = np.zeros(0, dtype=np.float32)
 class NativeWeights:
     """All weights of a model; a layer is a mapping with the names of `Layer` in `csrc/model.h`.
 
-    `lm_head` is `embedding` itself where the model ties them.
+    `lm_head` is `embedding` itself where the model ties them; `head_scale` multiplies its logits. `encoder` is a
+    mapping with the names of `Encoder` there, but for those of its store; None for a decoder-only model.
     """
 
     embedding: PackedMatrix
     lm_head: PackedMatrix
     final_norm: Floats
     layers: tuple[Mapping[str, Any], ...]
+    head_scale: float = 1.0
+    encoder: Mapping[str, Any] | None = None
 
 
-def load_weights(spec: ModelSpec, source: WeightSource, dtype: str, threads: int) -> NativeWeights:
+def load_weights(spec: Spec, source: WeightSource, dtype: str, threads: int) -> NativeWeights:
     """Pack a model's weights on `threads` threads, or read them packed from the cache.
 
     Raises:
         WeightsError: a tensor cannot be read.
     """
     packed = load_packed(plan_matrices(spec, source, dtype), source, dtype, threads)
+    half: Mapping[str, Any] | None = None
+    if isinstance(spec, T5Spec):
+        layers = [decoder_layer(source, packed, index) for index in range(spec.num_layers)]
+        half = encoder(spec, source, packed)
+    else:
+        layers = [_layer(spec, source, packed, index) for index in range(spec.num_layers)]
     return NativeWeights(
         embedding=packed["embedding"],
         lm_head=packed["embedding" if spec.tie_word_embeddings else "lm_head"],
-        final_norm=as_floats(source.load("model.norm.weight")),
-        layers=tuple(_layer(spec, source, packed, index) for index in range(spec.num_layers)),
+        final_norm=as_floats(source.load(spec.final_norm)),
+        layers=tuple(layers),
+        head_scale=spec.head_scale,
+        encoder=half,
     )
 
 

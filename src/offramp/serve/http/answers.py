@@ -84,5 +84,6 @@ class ChatCompletion(BaseModel):
 
 def generating(model: type[BaseModel]) -> dict[int | str, dict[str, Any]]:
     """The responses of a generating route: an answer, a stream, or an error."""
-    stream = {"text/event-stream": {"schema": {"type": "string", "description": "`data: {...}` lines, then `[DONE]`."}}}
+    # Without a type: some readers of such a document take the schema for that of one event, others for the whole.
+    stream = {"text/event-stream": {"schema": {"description": "`data: {...}` lines, then `data: [DONE]`."}}}
     return {200: {"model": model, "description": "The answer", "content": stream}, **RESPONSES}

@@ -7,6 +7,7 @@ from time import perf_counter
 from uuid import uuid4
 
 from starlette.datastructures import Headers, MutableHeaders
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from offramp.serve.http.errors import Refusal, answer_bug
@@ -44,7 +45,7 @@ class Gate:
 
         try:
             await self._app(scope, _limited(scope, receive, self._settings.max_body), send_with_id)
-        except ClientGone:
+        except (ClientGone, ClientDisconnect):
             status = 499
         except Exception as error:
             request.failed(error)

@@ -16,6 +16,9 @@ from offramp.errors import InvalidParameter
 MAX_DEPTH = 100
 """How deep objects and lists may lie in each other."""
 
+MAX_WHOLE = 2**53
+"""Beyond it not every whole number can be written with a point."""
+
 
 class JsonRequest(Request):
     """A request whose JSON has been read already."""
@@ -65,7 +68,7 @@ def read_json(text: bytes) -> Any:
         InvalidParameter: it is not JSON, too deep, or has text or numbers that are none.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_finite)
+        value = json.loads(text, parse_constant=_no_constant, parse_float=_number)
         if b"\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:
@@ -97,8 +100,9 @@ def _no_constant(name: str) -> float:
     raise ValueError(f"`{name}` is no number")
 
 
-def _finite(digits: str) -> float:
+def _number(digits: str) -> float:
+    """A number; one without a fraction is an integer, as JSON Schema has it: 16.0 is 16."""
     number = float(digits)
     if math.isinf(number):
         raise ValueError(f"`{digits[:20]}` is too large")
-    return number
+    return int(number) if number.is_integer() and abs(number) < MAX_WHOLE else number

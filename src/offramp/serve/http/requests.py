@@ -172,14 +172,16 @@ class ToolCall(BaseModel):
 class Part(BaseModel):
     """A part of a message; only text is served."""
 
-    type: str
+    model_config = ConfigDict(json_schema_extra={"required": ["type", "text"]})
+
+    type: str = Field(json_schema_extra={"enum": ["text"]})
     text: str | None = None
 
 
 class Message(BaseModel):
     """A message. Further fields reach the chat template if they are text."""
 
-    model_config = ConfigDict(extra="allow")
+    model_config = ConfigDict(extra="allow", json_schema_extra={"additionalProperties": {"type": ["string", "null"]}})
 
     role: str = Field(min_length=1)
     content: str | list[Part] | None = None
