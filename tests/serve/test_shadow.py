@@ -175,6 +175,7 @@ def test_positions_are_few(dial: Any, position: str) -> None:
         ("0.02", True, False, 0.02),
         ("0.02", False, True, None),
         ("task:0.05", True, True, None),
+        ("text:0.05", True, True, None),
         ("criterion", True, True, None),
     ],
 )

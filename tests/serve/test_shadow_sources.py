@@ -17,6 +17,7 @@ from tests.serve.engines import AtWork, Breaking, job, rescored
 
 SOURCES = [(3, 4, 5, 1), (6, 1), (7, 7, 8, 9, 10, 1), tuple(range(3, 40))]
 EARLY = ExitParams("fixed", 1.0, options={"layer": 2})
+EXECUTORS = [{"executor": "torch", "dtype": "float64"}, {"executor": "native", "dtype": "float32"}]
 FREE: dict[str, Any] = {"max_tokens": 24, "ignore_eos": True}
 
 
@@ -26,11 +27,13 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Any]:
     return folder, save_t5(folder, untied=True, vocab_size=64).double().eval()
 
 
-@pytest.fixture
-def llm(model: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LLM]:
+@pytest.fixture(params=EXECUTORS, ids=lambda options: options["executor"])
+def llm(
+    model: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest
+) -> Iterator[LLM]:
     monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(worker, "QUIET", 0.0)
-    options: dict[str, Any] = {"exits": [1, 2], "dtype": "float64", "profitability": False}
+    options: dict[str, Any] = {"exits": [1, 2], "profitability": False, **request.param}
     with LLM(str(model[0]), max_num_seqs=4, max_num_batched_tokens=4, **options) as llm:
         yield llm
 

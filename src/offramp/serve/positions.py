@@ -27,8 +27,8 @@ def promised(position: str, *, greedy: bool, repeatable: bool) -> float | None:
     """The expected share of tokens that differ from full depth, at most; None where none is promised.
 
     `off` and `lossless` promise that nothing differs, where the executor is `repeatable`: it computes the same,
-    whatever it is computed with. Risks hold for greedy outputs, which they were calibrated on; that of a task speaks of
-    answers, and not of tokens.
+    whatever it is computed with. Risks hold for greedy outputs, which they were calibrated on; those of losses other
+    than `disagreement` speak of whole texts, and not of tokens.
     """
     if position in ("off", "lossless"):
         return 0.0 if repeatable else None
