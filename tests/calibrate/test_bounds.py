@@ -7,7 +7,7 @@ from fractions import Fraction
 
 import pytest
 
-from offramp.calibrate.bounds import hoeffding_bentkus, log_binomial_tail, prompts_needed
+from offramp.calibrate.bounds import hoeffding_bentkus, log_binomial_tail, prompts_needed, risk_interval
 
 
 def exact_tail(successes: int, count: int, chance: Fraction) -> Fraction:
@@ -26,6 +26,7 @@ def test_the_binomial_tail_is_the_sum_of_its_terms(count: int, chance: Fraction)
 
 def test_the_tail_of_very_many_does_not_underflow() -> None:
     assert log_binomial_tail(0, 10**6, 0.5) == pytest.approx(10**6 * math.log(0.5))
+    assert log_binomial_tail(10**6, 10**6, 1e-6) == 0
 
 
 @pytest.mark.parametrize("risk", [0.02, 0.1, 0.5])
@@ -55,3 +56,22 @@ def test_fewer_prompts_than_needed_can_show_nothing(risk: float, delta: float) -
     needed = prompts_needed(risk, delta)
     assert hoeffding_bentkus(0.0, needed, risk) <= delta
     assert needed == 1 or hoeffding_bentkus(0.0, needed - 1, risk) > delta
+
+
+@pytest.mark.parametrize("risk", [0.0, 0.02, 0.3, 0.97, 1.0])
+@pytest.mark.parametrize("count", [1, 30, 150])
+def test_the_interval_rarely_misses(risk: float, count: int) -> None:
+    """Losses that are 0 or 1: every outcome is counted, so this is exact."""
+    missed = 0.0
+    for k in range(count + 1):
+        low, high = risk_interval(k / count, count, 0.1)
+        assert 0 <= low <= k / count <= high <= 1
+        missed += math.comb(count, k) * risk**k * (1 - risk) ** (count - k) * (not low <= risk <= high)
+    assert missed <= 0.1 + 1e-12
+
+
+def test_the_interval_ends_where_the_p_value_does() -> None:
+    low, high = risk_interval(0.1, 500, 0.05)
+    assert hoeffding_bentkus(0.1, 500, high) == pytest.approx(0.025, rel=1e-6)
+    assert hoeffding_bentkus(0.9, 500, 1 - low) == pytest.approx(0.025, rel=1e-6)
+    assert risk_interval(0.0, 500, 0.05)[0] == 0 and risk_interval(1.0, 500, 0.05)[1] == 1

@@ -87,8 +87,17 @@ def test_settings_of_the_http_side() -> None:
     assert (strict.model_name, strict.exit, strict.max_risk, strict.allow_criteria) == ("it", "0.02", 0.05, False)
     assert strict.root_path == "/llm"
     assert settings("--max-risk", "0.05", "--allow-criteria").allow_criteria
+    assert (plain.shadow, settings(environment={"OFFRAMP_SHADOW": "0.01"}).shadow) == (0.0, 0.01)
     assert settings("--kv", "fill", "--min-layer", "3").exit == ExitParams(kv="fill", min_layer=3)
     assert settings("--exit", "lossless", "--max-draft", "4").exit == LOSSLESS
+
+
+def test_a_model_may_have_several_names(tmp_path: Path) -> None:
+    for words in (("--served-model-name", "a", "b", "a"), ("--served-model-name", "a", "--served-model-name", "b")):
+        assert settings("here", *words).names == ("a", "b")
+    assert settings(environment={"OFFRAMP_SERVED_MODEL_NAME": "a,b"}).names == ("a", "b")
+    file = toml(tmp_path, 'served_model_name = ["a", "b"]')
+    assert options(file=file).values["served_model_name"] == ["a", "b"]
 
 
 def test_the_key_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
@@ -107,6 +116,7 @@ def test_the_key_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
         ("--max-risk", "2"),
         ("--drain-timeout", "nan"),
         ("--root-path", "llm"),
+        ("--shadow", "1.5"),
         ("--api-key", ""),
         ("--api-key", "a", "--api-key-file", "b"),
         ("--exit", "off", "--kv", "fill"),

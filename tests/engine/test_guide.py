@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from offramp.engine.guide import NOTHING, Constraint, Guide
+from offramp.engine.guide import NOTHING, Asked, Constraint, Guide, compute_together
 from offramp.engine.request import Request
 from offramp.types.exits import ExitParams
 from tests.engine.toy_engine import SPEC, Run, make_engine, request
@@ -25,7 +25,7 @@ def allowed_after(output: Sequence[int]) -> list[int]:
     return random.Random(repr(list(output))).sample(range(SPEC.vocab_size), 12)
 
 
-class Walk:
+class Walk(Constraint):
     """Allows `allowed_after` what it was told, notes how it was used, and raises behind `breaks_after` tokens."""
 
     def __init__(self, breaks_after: int = 10**6) -> None:
@@ -50,7 +50,7 @@ class Walk:
         del self.output[-count:]
 
 
-class Fixed:
+class Fixed(Constraint):
     """Allows the given tokens one after the other, and then nothing."""
 
     def __init__(self, tokens: Sequence[int]) -> None:
@@ -107,6 +107,22 @@ def test_a_constraint_that_raised_is_left_alone_and_allows_nothing() -> None:
     assert str(guide.failure) == "too long"
     guide.cut_back(0)
     assert guide.after([9], 0, accepted=1) == NOTHING and walk.calls == ["allowed"]
+
+
+def test_masks_of_several_guides_are_those_that_each_would_give() -> None:
+    walks = [Walk(), Walk(breaks_after=1), Walk(breaks_after=0), Walk()]
+    texts = [[9, allowed_after([])[0]] for _ in walks]
+    guides = [Guide(walk, prompt_length=1) for walk in walks]
+    guides[3].after(texts[3], 1, accepted=2)
+    compute_together(Asked(guide, text, 1, 2) for guide, text in zip(guides, texts, strict=True))
+    known = [list(walk.calls) for walk in walks]
+    masks = [guide.after(text, 1, accepted=2) for guide, text in zip(guides, texts, strict=True)]
+    assert (
+        tokens_of(masks[0]) == tokens_of(masks[3]) == set(allowed_after(texts[0][1:]))
+        and masks[1] == masks[2] == NOTHING
+    )
+    assert [str(guide.failure) for guide in guides] == ["None", "too long", "too long", "None"]
+    assert [walk.calls for walk in walks] == known == [["push", "allowed"]] * 4
 
 
 @on_each_model

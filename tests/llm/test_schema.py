@@ -11,7 +11,8 @@ from typing import Any
 import pytest
 
 from offramp.errors import InvalidParameter, MissingDependency, Unsupported
-from offramp.llm.schema import SchemaCompiler
+from offramp.llm import schema
+from offramp.llm.schema import SchemaCompiler, SchemaConstraint
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder
 from offramp.types.executor import ModelShape
 from offramp.types.sampling import SamplingParams
@@ -133,6 +134,30 @@ def test_outputs_have_a_constraint_each_and_rolling_back_gives_the_same_masks(co
     assert one.allowed() == two.allowed()
 
 
+def test_masks_computed_together_are_those_computed_alone(compiler: SchemaCompiler) -> None:
+    (costly,) = compiler.constraints({"type": "string", "pattern": "^.*a.{40}$"}, 1)
+    some = [*compiler.constraints(POINT, 3), *compiler.constraints({}, 1), costly]
+    for number, said in enumerate(('{"x":', '{"x":1', "", '{"a"')):
+        for char in said:
+            some[number].push(VOCAB.index(char))
+    alone = [tokens_of(one.copy().allowed()) for one in some]
+
+    def together(*asked: SchemaConstraint) -> list[set[int] | str]:
+        masks = asked[0].allowed_beside(asked[1:])
+        return [tokens_of(mask) if isinstance(mask, bytes) else str(mask) for mask in masks]
+
+    assert together(*some) == alone and together(some[2]) == [alone[2]]
+    costly.push(VOCAB.index('"'))
+    pick = random.Random(1)
+    for _ in range(3000):
+        costly.push(VOCAB.index(pick.choice("ab")))
+        first, last = together(some[0], costly)
+        assert first == alone[0]
+        if isinstance(last, str):
+            break
+    assert "too many states" in last
+
+
 def test_a_token_that_is_not_allowed_is_an_error_and_stays_one(compiler: SchemaCompiler) -> None:
     (constraint,) = compiler.constraints(POINT, 1)
     for use in (lambda: constraint.push(VOCAB.index("x")), constraint.allowed, lambda: constraint.rollback(1)):
@@ -219,6 +244,20 @@ def test_parameters_that_cannot_be(values: dict[str, Any], message: str) -> None
     with pytest.raises(InvalidParameter) as error:
         SamplingParams.from_dict(values)
     assert str(error.value) == message
+
+
+def test_preparing_reads_the_vocabulary_unless_there_can_be_no_schema(
+    tokenizer: Tokenizer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    prepared = SchemaCompiler(tokenizer, shape())
+    prepared.prepare()
+    assert "_workshop" in vars(prepared)
+    endless = SchemaCompiler(tokenizer, shape(()))
+    endless.prepare()
+    monkeypatch.setattr(schema, "find_spec", lambda name: None)
+    alone = SchemaCompiler(tokenizer, shape())
+    alone.prepare()
+    assert "_workshop" not in vars(endless) | vars(alone)
 
 
 def test_a_model_without_an_end_is_refused(tokenizer: Tokenizer) -> None:

@@ -13,8 +13,13 @@ from typing import Any, TypeVar
 import numpy as np
 from safetensors.numpy import save_file
 
+from offramp import LLM
+from offramp.serve.messages import FromChild, News, Submit
 from offramp.serve.process import ProcessClient
-from offramp.serve.protocol import EngineStats, Job, Piece
+from offramp.serve.protocol import EngineStats, Job, Piece, Rescored
+from offramp.serve.shadow import Shadow
+from offramp.serve.worker import Worker
+from offramp.types.executor import Executor
 from offramp.types.sampling import SamplingParams
 from tests.tokenizer.toys import BYTE_VOCAB, byte_level
 from tests.toy import toy_spec, toy_weights
@@ -92,6 +97,61 @@ class Running:
         self.loop.close()
 
 
+class AtWork:
+    """A worker in this process, and what it has sent. Every job is drawn for rescoring where `shadow` is 1."""
+
+    def __init__(self, llm: LLM, shadow: float = 0.0) -> None:
+        self.engine = llm.engine
+        self.sent: list[FromChild] = []
+        self.submitted = 0
+        self.worker = Worker(llm, self.sent.append, Shadow(llm, shadow, self.sent.append))
+
+    def submit(self, *jobs: Job) -> None:
+        """Jobs with the numbers 0, 1 and so on."""
+        for one in jobs:
+            self.worker.handle(Submit(self.submitted, one))
+            self.submitted += 1
+
+    def finish(self) -> None:
+        while self.worker.has_work:
+            self.worker.step()
+        self.check_idle()
+
+    def rescore(self) -> list[Rescored]:
+        """What became of all jobs that were drawn, once those that wait have been rescored."""
+        while self.worker.patience is not None:
+            self.worker.step()
+        self.check_idle()
+        return [message for message in self.sent if isinstance(message, Rescored)]
+
+    def check_idle(self) -> None:
+        """Nothing is left of any job."""
+        self.engine.check_integrity()
+        assert not self.engine.sequences and self.engine.pool.num_free == self.engine.pool.num_blocks
+        sources = self.engine.scheduler.sources
+        assert sources is None or sources.num_free == sources.num_blocks
+
+    def pieces(self, number: int) -> list[Piece]:
+        news = [message for message in self.sent if isinstance(message, News)]
+        return [piece for message in news for job, piece in message.pieces if job == number]
+
+    def tokens(self, number: int) -> list[int]:
+        return [token for piece in self.pieces(number) for token in piece.token_ids]
+
+
+class Breaking:
+    """An executor of which the next call of `name` fails."""
+
+    def __init__(self, executor: Executor, name: str) -> None:
+        self.executor, self.name = executor, name
+
+    def __getattr__(self, name: str) -> Any:
+        if name != self.name:
+            return getattr(self.executor, name)
+        self.name = ""
+        raise MemoryError("no room")
+
+
 async def collect(pieces: AsyncGenerator[Piece, None]) -> list[Piece]:
     return [piece async for piece in pieces]
 
@@ -100,6 +160,15 @@ def job(prompt: Iterable[int], number: int = 0, **more: Any) -> Job:
     """A job; what `Job` does not know are sampling parameters."""
     own = {name: more.pop(name) for name in list(more) if name in Job.__dataclass_fields__}
     return Job(f"job-{number}", tuple(prompt), SamplingParams(**more), **own)
+
+
+def rescored(llm: LLM, *prompts: tuple[int, ...], exit: Any, **sampling: Any) -> list[Rescored]:
+    """What rescoring says of the outputs for some prompts, one after the other."""
+    at_work = AtWork(llm, shadow=1.0)
+    for number, prompt in enumerate(prompts):
+        at_work.submit(job(prompt, number, exit=exit, **sampling))
+        at_work.finish()
+    return at_work.rescore()
 
 
 def endless(number: int = 0, **more: Any) -> Job:

@@ -36,13 +36,16 @@ class Counting(NoMetrics):
     """Metrics that keep what they are told."""
 
     def __init__(self) -> None:
+        super().__init__()
         self.begun = 0
         self.ended: list[tuple[str, int, int, ExitReport | None]] = []
 
     def started(self) -> None:
+        super().started()
         self.begun += 1
 
     def finished(self, ended: Ended) -> None:
+        super().finished(ended)
         self.ended.append((ended.outcome, ended.prompt_tokens, ended.output_tokens, ended.report))
 
 

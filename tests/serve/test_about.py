@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import Any
 
 import httpx
 import pytest
 
 from offramp._version import __version__
+from offramp.serve.http import about
 from tests.serve.site import Site, ask, chat, error_of, visit
 
 GUARDED = [
@@ -20,7 +22,7 @@ GUARDED = [
     ("/detokenize", {"tokens": [1]}),
     ("/apply-template", {"messages": [{"role": "user", "content": "a"}]}),
 ]
-OPEN = ["/health", "/health/ready", "/version", "/info", "/metrics", "/openapi.json"]
+OPEN = ["/health", "/health/ready", "/health_generate", "/load", "/version", "/info", "/metrics", "/openapi.json"]
 
 
 def test_the_served_model_is_listed() -> None:
@@ -29,6 +31,19 @@ def test_the_served_model_is_listed() -> None:
     [model] = listed["data"]
     assert (model["id"], model["max_model_len"]) == ("fake", 1024)
     assert ask("/v1/models/fake").json()["id"] == "fake"
+
+
+def test_a_model_may_have_several_names_and_answers_have_the_first() -> None:
+    async def scene(here: Site) -> list[Any]:
+        listed = (await here.http.get("/v1/models")).json()["data"]
+        one = (await here.http.get("/v1/models/b/c")).json()
+        said = [(await here.post("/v1/completions", {"prompt": "a", "model": name})).json() for name in ("fake", "b/c")]
+        wrong = await here.post("/v1/completions", {"prompt": "a", "model": "gpt"})
+        return [[model["id"] for model in listed], one["id"], {each["model"] for each in said}, error_of(wrong, 404)]
+
+    listed, one, said, error = visit(scene, other_names=("b/c",))
+    assert (listed, one, said) == (["fake", "b/c"], "b/c", {"fake"})
+    assert "`fake` and `b/c` are served" in error["message"]
 
 
 @pytest.mark.parametrize(
@@ -62,6 +77,52 @@ def test_an_engine_that_starts_is_alive_and_not_ready() -> None:
     assert error_of(refused, 503)["message"].startswith("the engine is starting")
     assert int(refused.headers["Retry-After"]) > 0
     assert ask("/info", **slow).json()["engine"] is None
+
+
+def test_the_load_is_the_requests_in_flight() -> None:
+    async def scene(here: Site) -> list[int]:
+        asked = [asyncio.create_task(here.post("/v1/completions", {"prompt": "a"})) for _ in range(3)]
+        while (busy := (await here.http.get("/load")).json()["server_load"]) < 3:
+            await asyncio.sleep(0)
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return [busy, (await here.http.get("/load")).json()["server_load"]]
+
+    assert visit(scene, engine={"delay": 60.0}) == [3, 0]
+
+
+def test_health_generates_a_token_where_nothing_runs() -> None:
+    async def scene(here: Site) -> Any:
+        answer = await here.http.get("/health_generate")
+        return answer, (await here.client.stats()).output_tokens, here.metrics.begun
+
+    answer, tokens, requests = visit(scene)
+    assert (answer.status_code, answer.json(), tokens, requests) == (200, {"status": "ok"}, 1, 0)
+
+
+def test_health_does_not_wait_behind_what_runs() -> None:
+    async def scene(here: Site) -> Any:
+        asked = [
+            asyncio.create_task(here.post("/v1/completions", {"prompt": "a b", "max_tokens": 500, "ignore_eos": True}))
+            for _ in range(2)
+        ]
+        while not (await here.client.stats()).waiting:
+            await asyncio.sleep(0)
+        answer, jobs = await here.http.get("/health_generate"), len(here.client.jobs)
+        for one in asked:
+            one.cancel()
+        await asyncio.gather(*asked, return_exceptions=True)
+        return answer.status_code, jobs
+
+    assert visit(scene, engine={"delay": 0.01, "max_num_seqs": 1, "max_queue": 1}) == (200, 2)
+
+
+def test_an_engine_that_computes_nothing_is_not_healthy(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(about, "WORKS_SECONDS", 0.05)
+    error = error_of(ask("/health_generate", engine={"delay": 60.0}), 503)
+    assert (error["code"], error["message"].partition(";")[0]) == ("engine_down", "the engine took no step in 0.05 s")
+    assert error_of(ask("/health_generate", ready=False, engine={"load_seconds": 60}), 503)["code"] == "engine_down"
 
 
 @pytest.mark.parametrize(("path", "body"), GUARDED)

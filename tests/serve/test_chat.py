@@ -114,7 +114,7 @@ def test_response_formats_are_schemas() -> None:
     async def scene(here: Site) -> Any:
         answers = [await here.post(PATH, chat(response_format=form)) for form, _ in formats]
         texts = [one.json()["choices"][0]["message"]["content"] for one in answers]
-        return [job.schema for job in here.client.jobs], texts
+        return [job.sampling.json_schema for job in here.client.jobs], texts
 
     schemas, texts = visit(scene)
     assert schemas == [wanted for _, wanted in formats]

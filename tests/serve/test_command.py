@@ -14,6 +14,7 @@ import httpx
 import pytest
 
 from tests.models.toys import save_model
+from tests.serve.engines import LONG, toy_options
 
 
 @pytest.fixture(scope="module")
@@ -84,6 +85,28 @@ def test_a_request_that_runs_is_finished_first(folder: Path) -> None:
         process.send_signal(signal.SIGTERM)
         assert [line for line in lines if line][-1] == "data: [DONE]"
         assert process.wait(30) == 0
+
+
+def test_it_ends_with_an_engine_that_cannot_be_started_again(tmp_path: Path) -> None:
+    toy_options(tmp_path)
+    body = {"prompt": [65, 66, 67], "max_tokens": LONG - 8, "ignore_eos": True, "stream": True, "temperature": 0}
+    with serving(tmp_path) as process, httpx.stream("POST", f"{url_of(process)}/v1/completions", json=body) as answer:
+        lines = answer.iter_lines()
+        next(lines)
+        (tmp_path / "model.safetensors").unlink()
+        os.kill(engine_of(process), signal.SIGKILL)
+        assert "the engine's process ended" in [line for line in lines if line][-1]
+        assert process.wait(60) == 1
+        assert process.stderr is not None
+        written = process.stderr.read()
+    assert " engine_down level=error reason=" in written
+    assert "\nerror: " in written and "Traceback" not in written
+
+
+def engine_of(server: subprocess.Popen[str]) -> int:
+    children = Path(f"/proc/{server.pid}/task/{server.pid}/children").read_text(encoding="ascii").split()
+    (engine,) = [int(child) for child in children if b"serve.worker" in Path(f"/proc/{child}/cmdline").read_bytes()]
+    return engine
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,7 @@ from typing import Any
 import httpx
 import pytest
 
-from offramp.errors import OfframpError
+from offramp.errors import EngineDown, OfframpError
 from offramp.serve.server import listen
 from tests.serve.live import Live, stage
 from tests.serve.site import Site, chat, error_of, events, visit
@@ -176,3 +176,20 @@ def test_a_request_that_runs_longer_than_that_is_told() -> None:
 def test_an_address_that_is_taken_is_a_sentence() -> None:
     with listen("127.0.0.1", 0) as taken, pytest.raises(OfframpError, match="cannot be listened on"):
         listen("127.0.0.1", taken.getsockname()[1])
+
+
+def test_a_server_whose_engine_is_lost_tells_its_clients_and_ends() -> None:
+    said: list[str] = []
+
+    async def scene(here: Live) -> None:
+        here.told = True  # by nobody
+        async with here.http.stream("POST", PATH, json=LONG) as answer:
+            lines = answer.aiter_lines()
+            await anext(lines)
+            await here.client.crash(restart=False)
+            said.extend([line async for line in lines if line])
+        await asyncio.wait([here.serving])
+
+    with pytest.raises(EngineDown, match=r"^the fake engine is down$"):
+        stage(scene, engine=SLOW)
+    assert '"code":"engine_down"' in said[-1]

@@ -12,7 +12,7 @@ import pytest
 from offramp.errors import EngineDown, InvalidParameter, PackError, QueueFull
 from offramp.serve.fake import FakeClient
 from offramp.serve.fake_output import byte_tokenizer, plainest
-from offramp.serve.protocol import EngineClient, Job, Piece
+from offramp.serve.protocol import EngineClient, Job, Piece, Rescored
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
 
@@ -156,6 +156,27 @@ def test_what_cannot_be_served_is_refused() -> None:
         run(answered(job(exit="fast")))
     with pytest.raises(InvalidParameter, match="8 tokens, the context holds 8"):
         run(answered(job("abcdefgh"), max_model_len=8))
+
+
+def test_shadow_samples_are_told_when_their_job_has_ended() -> None:
+    told: list[Rescored] = []
+
+    async def scene() -> None:
+        client = await ready(shadow=1.0, on_rescored=told.append)
+        for exit in ("lossless", 0.02, ExitParams()):
+            await pieces(client, job("some longer text", exit))
+        stream = client.generate(job(temperature=1.0))
+        await anext(stream)
+        await stream.aclose()
+
+    run(scene())
+    assert [(one.label, one.outcome, one.promised) for one in told] == [
+        ("lossless", "rescored", 0.0),
+        ("0.02", "rescored", 0.02),
+        ("criterion", "rescored", None),
+        ("off sampled", "unfinished", 0.0),
+    ]
+    assert told[0].differ == 0 < told[1].differ < told[1].tokens
 
 
 def test_the_plainest_value_of_a_schema() -> None:

@@ -6,13 +6,15 @@ import asyncio
 import io
 import json
 from dataclasses import replace
-from typing import Any
+from typing import Any, cast
+
+import pytest
 
 from offramp.serve.fake import FakeClient
 from offramp.serve.fake_output import byte_tokenizer
 from offramp.serve.logs import Log, busy_fields, log_while_busy
 from offramp.serve.observe import NoMetrics
-from offramp.serve.protocol import EngineStats, Job
+from offramp.serve.protocol import EngineClient, EngineStats, Job
 from offramp.types.sampling import SamplingParams
 from tests.serve.site import Site, chat, visit
 
@@ -84,9 +86,59 @@ def test_metrics_hear_of_every_request_that_reached_the_engine() -> None:
 
 def test_text_is_a_line_whatever_is_in_it() -> None:
     written = io.StringIO()
-    Log("text", written).write("request", path="/a\nb", exit="{'risk': 0.02}", seconds=0.12345, missing=None)
+    Log("text", written).write("request", path="/a\nb", error="not ok", seconds=0.12345, missing=None)
     [line] = written.getvalue().splitlines()
-    assert line.partition(" ")[2] == """request path="/a\\nb" exit="{'risk': 0.02}" seconds=0.123"""
+    assert line.partition(" ")[2] == """request path="/a\\nb" error="not ok" seconds=0.123"""
+
+
+@pytest.mark.parametrize(
+    ("exit", "word"),
+    [
+        ("lossless", "lossless"),
+        ({"risk": 0.02}, "0.02"),
+        ({"risk": "task:0.05"}, "task:0.05"),
+        ({"criterion": "margin"}, "fill:margin:0.9"),
+        ({"threshold": {"4": 0.5, "8": 1}, "min_layer": 3, "kv": "verify"}, "verify:max_prob:4@0.5,8@1:from3"),
+    ],
+)
+def test_the_dial_is_one_word(exit: Any, word: str) -> None:
+    async def scene(here: Site) -> list[dict[str, Any]]:
+        await here.post(PATH, chat(exit=exit))
+        return here.log()
+
+    [line] = visit(scene)
+    assert (line["status"], line["exit"]) == (200, word)
+    written = io.StringIO()
+    Log("text", written).write("request", exit=line["exit"])
+    assert written.getvalue().split()[-1] == f"exit={word}"
+
+
+@pytest.mark.parametrize("root_path", ["", "/llm"])
+def test_what_is_fetched_again_and_again_is_logged_only_where_it_fails(root_path: str) -> None:
+    async def scene(here: Site) -> list[tuple[str, int]]:
+        paths = ["/", "/static/dom.js", "/metrics", "/health", "/load", "/version", "/static/none.js"]
+        for path in paths:
+            await here.http.get(root_path + path)
+        await here.client.crash(restart=False)
+        await here.http.get(f"{root_path}/health/ready")
+        return [(line["path"], line["status"]) for line in here.log() if line["event"] == "request"]
+
+    logged = visit(scene, root_path=root_path)
+    assert logged == [(root_path + path, status) for path, status in (
+        ("/version", 200), ("/static/none.js", 404), ("/health/ready", 503)
+    )]  # fmt: skip
+
+
+def test_the_end_of_an_engine_is_a_line_and_its_closing_is_none() -> None:
+    async def scene(here: Site, crash: bool) -> list[dict[str, Any]]:
+        await (here.client.crash(restart=False) if crash else here.client.close())
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        return here.log()
+
+    [line] = visit(lambda here: scene(here, True))
+    assert (line["event"], line["level"], line["reason"]) == ("engine_down", "error", "the fake engine is down")
+    assert visit(lambda here: scene(here, False)) == []
 
 
 def stats(**values: Any) -> EngineStats:
@@ -109,6 +161,27 @@ def test_a_busy_line_says_what_happened_between_two_looks() -> None:
         "mean_depth": 10.0,
         "layers_skipped": 0.2,
     }
+
+
+def test_no_line_says_that_nothing_runs() -> None:
+    class Engine:
+        def __init__(self) -> None:
+            self.steps = 0
+
+        async def stats(self) -> EngineStats:
+            self.steps += 1
+            return stats(steps=self.steps)
+
+    async def scene() -> str:
+        written = io.StringIO()
+        writing = asyncio.create_task(
+            log_while_busy(cast(EngineClient, Engine()), NoMetrics(), Log("json", written), seconds=0.001)
+        )
+        await asyncio.sleep(0.05)
+        writing.cancel()
+        return written.getvalue()
+
+    assert asyncio.run(scene()) == ""
 
 
 def test_a_line_is_written_while_it_is_busy_and_none_while_it_is_not() -> None:

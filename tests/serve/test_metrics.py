@@ -16,7 +16,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from offramp.errors import EngineDown
 from offramp.serve.metrics import Metrics
 from offramp.serve.observe import Ended
-from offramp.serve.protocol import EngineClient, EngineInfo, EngineStats
+from offramp.serve.protocol import EngineClient, EngineInfo, EngineStats, Rescored
+from offramp.serve.risks import ShadowRisks
 from offramp.types.output import ExitReport
 
 DOCS = Path(__file__).parents[2] / "docs" / "metrics.md"
@@ -171,6 +172,19 @@ def test_times_fall_into_the_buckets_that_hold_them() -> None:
     assert itl == [1, 2, 2, 3]
     assert page["inter_token_latency_seconds_sum", ""] == pytest.approx(100.2001)
     assert page["request_generation_tokens_bucket", "5.0"] == 1
+
+
+def test_shadow_samples_are_told_by_position_of_the_dial() -> None:
+    shadow = ShadowRisks(lambda event, **fields: None)
+    for one in [Rescored("0.02", "rescored", True, 0.02, 10, differ) for differ in (0, 1)]:
+        shadow.add(one)
+    shadow.add(Rescored("off", "dropped"))
+    [page] = pages(Metrics("m", shadow), [STATS])
+    assert (page["shadow_requests_total", "rescored"], page["shadow_requests_total", "dropped"]) == (2, 1)
+    assert (page["shadow_risk_ratio", "0.02"], page["shadow_risk_samples", "0.02"]) == (0.05, 2)
+    assert page["shadow_risk_low_ratio", "0.02"] < 0.05 < page["shadow_risk_high_ratio", "0.02"]
+    assert page["shadow_risk_exceeded", "0.02"] == 0
+    assert ("shadow_risk_ratio", "off") not in page
 
 
 def test_names_of_models_may_be_anything() -> None:

@@ -13,17 +13,10 @@ import pytest
 from offramp import LLM, ExitParams, OfframpError, SamplingParams
 from offramp.errors import InvalidParameter, PackError, QueueFull
 from offramp.serve.protocol import Job, Piece
-from tests.serve.engines import LONG, NAN, Running, collect, endless, job, toy_options
+from tests.serve.engines import LONG, NAN, Running, collect, endless, job
 
 PROMPTS = [(65, 66, 67), (70, 71), (80,), tuple(range(30, 90))]
 DIALS: list[Any] = ["off", "lossless", ExitParams(threshold=0.2), "off"]
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield toy_options(tmp_path_factory.mktemp("toy"))
 
 
 @pytest.fixture(scope="module")
@@ -98,7 +91,7 @@ def test_a_stop_string_ends_the_output(running: Running, llm: LLM) -> None:
         (job((9999,)), InvalidParameter, "prompt token 9999 is not a token id, a whole number below 263"),
         (job([1] * LONG), InvalidParameter, f"the prompt has {LONG} tokens, the context holds {LONG} and must fit"),
         (job((1, 2), n=8), InvalidParameter, "`n` is 8, 4 outputs run at once and 3 may wait\nhint: ask for at most 7"),
-        (job((1, 2), schema={"type": "thing"}), InvalidParameter, "`json_schema` "),
+        (job((1, 2), json_schema={"type": "thing"}), InvalidParameter, "`json_schema` "),
         (job((1, 2), prompt_logprobs=500), InvalidParameter, "`prompt_logprobs` must be a whole number of at least 0 "),
     ],
 )
@@ -112,17 +105,8 @@ def test_what_cannot_be_served_is_refused_with_its_reason(
 
 def test_a_schema_binds_the_output(running: Running) -> None:
     schema = {"type": "object", "properties": {"a": {"enum": [1, 2]}}, "required": ["a"], "additionalProperties": False}
-    pieces = running.pieces(job(PROMPTS[0], max_tokens=30, schema=schema, exit="lossless"))
+    pieces = running.pieces(job(PROMPTS[0], max_tokens=30, json_schema=schema, exit="lossless"))
     assert json.loads(text_of(pieces))["a"] in (1, 2) and pieces[-1].finish_reason == "stop"
-
-
-def test_a_schema_nested_beyond_reason_is_refused(running: Running) -> None:
-    schema: dict[str, Any] = {}
-    for _ in range(100_000):
-        schema = {"not": schema}
-    with pytest.raises(OfframpError, match=r"^the JSON schema is nested too deeply$"):
-        running.pieces(job((1, 2), schema=schema))
-    assert running.pieces(job(PROMPTS[0], max_tokens=2))[-1].finish_reason == "length"
 
 
 def test_a_closed_generator_gives_its_blocks_back(running: Running) -> None:

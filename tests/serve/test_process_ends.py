@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
@@ -17,16 +17,10 @@ import pytest
 from offramp import OfframpError
 from offramp.errors import EngineDown, InvalidParameter
 from offramp.serve.process import ProcessClient
-from tests.serve.engines import collect, endless, engine_processes, job, toy_options
+from offramp.serve.protocol import Piece
+from tests.serve.engines import collect, endless, engine_processes, job
 
 PROMPT = (65, 66, 67)
-
-
-@pytest.fixture(scope="module")
-def options(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Any]]:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-        yield toy_options(tmp_path_factory.mktemp("toy"))
 
 
 def eventually(true: Callable[[], bool]) -> bool:
@@ -36,6 +30,21 @@ def eventually(true: Callable[[], bool]) -> bool:
             return True
         time.sleep(0.02)
     return False
+
+
+async def begun(client: ProcessClient) -> AsyncGenerator[Piece, None]:
+    """A job that runs, and goes on."""
+    pieces = client.generate(endless())
+    await anext(pieces)
+    return pieces
+
+
+async def ready(options: dict[str, Any]) -> ProcessClient:
+    """An engine that takes jobs."""
+    client = ProcessClient(options)
+    await client.start()
+    await client.wait_ready()
+    return client
 
 
 def state_of(client: ProcessClient) -> str:
@@ -54,9 +63,7 @@ def test_a_killed_engine_fails_what_ran_and_is_started_again(options: dict[str, 
             await collect(client.generate(job(PROMPT)))
         info = await client.wait_ready()
         expected = await collect(client.generate(job(PROMPT, max_tokens=9, ignore_eos=True)))
-        jobs = [client.generate(endless(i)) for i in range(3)]
-        for pieces in jobs:
-            await anext(pieces)
+        jobs = [await begun(client) for _ in range(3)]
         (pid,) = engine_processes()
         os.kill(pid, signal.SIGKILL)
         for pieces in jobs:
@@ -80,9 +87,7 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(
     options: dict[str, Any], capfd: pytest.CaptureFixture[str]
 ) -> None:
     async def story() -> None:
-        client = ProcessClient(options)
-        await client.start()
-        await client.wait_ready()
+        client = await ready(options)
         running = client.generate(job(PROMPT, max_tokens=500, ignore_eos=True))
         first = await anext(running)
         closing = asyncio.create_task(client.close(drain_seconds=60))
@@ -100,11 +105,8 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(
 
 def test_what_has_not_finished_in_time_is_cut_off(options: dict[str, Any]) -> None:
     async def story() -> None:
-        client = ProcessClient(options)
-        await client.start()
-        await client.wait_ready()
-        running = client.generate(endless())
-        await anext(running)
+        client = await ready(options)
+        running = await begun(client)
         await client.close(drain_seconds=0.0)
         with pytest.raises(EngineDown, match=r"^the engine was shut down\nhint: "):
             await collect(running)
@@ -140,6 +142,7 @@ def test_an_engine_that_never_gets_ready_is_given_up(options: dict[str, Any]) ->
         with pytest.raises(EngineDown) as error:
             await client.wait_ready()
         assert error.value.message == "the engine's process ended before it was ready, 3 times (code 1)"
+        assert await client.wait_lost() is error.value
         assert state_of(client) == "down" and engine_processes() == []
         await client.close()
 
@@ -160,9 +163,7 @@ def test_closing_while_it_loads_leaves_no_process(options: dict[str, Any]) -> No
 
 def test_signals_are_left_to_the_server(options: dict[str, Any]) -> None:
     async def story() -> None:
-        client = ProcessClient(options)
-        await client.start()
-        await client.wait_ready()
+        client = await ready(options)
         (pid,) = engine_processes()
         assert os.getsid(pid) != os.getsid(0)
         for number in (signal.SIGINT, signal.SIGTERM):
@@ -177,6 +178,7 @@ def test_signals_are_left_to_the_server(options: dict[str, Any]) -> None:
 SERVER = """
 import asyncio, sys
 from offramp.serve.process import ProcessClient
+from offramp.serve.protocol import Piece
 from tests.serve.engines import endless, engine_processes
 
 async def serve():
@@ -209,11 +211,8 @@ def test_an_engine_does_not_outlive_its_server(options: dict[str, Any], state: s
 
 def test_an_engine_killed_while_draining_is_not_replaced(options: dict[str, Any]) -> None:
     async def story() -> None:
-        client = ProcessClient(options)
-        await client.start()
-        await client.wait_ready()
-        running = client.generate(endless())
-        await anext(running)
+        client = await ready(options)
+        running = await begun(client)
         closing = asyncio.create_task(client.close(drain_seconds=60))
         await asyncio.sleep(0)
         assert (await client.stats()).running == 1

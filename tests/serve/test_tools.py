@@ -59,7 +59,7 @@ def test_the_schema_allows_any_of_the_tools_and_its_references_hold() -> None:
     async def scene(here: Site) -> Any:
         await here.post(PATH, chat(tools=TOOLS, tool_choice="required"))
         await here.post(PATH, chat(tools=TOOLS, tool_choice=NAMED))
-        return [job.schema for job in here.client.jobs]
+        return [job.sampling.json_schema for job in here.client.jobs]
 
     every, one = visit(scene, template=MARKED)
     assert [call["properties"]["name"]["const"] for call in every["anyOf"]] == ["weather", "time"]

@@ -11,12 +11,12 @@ import pytest
 from offramp import LLM, ExitParams
 from offramp.engine.policies import Depth
 from offramp.exits.criteria import Signals
-from offramp.serve.messages import Ask, Cancel, FromChild, News, Submit, Told
-from offramp.serve.protocol import Job, Piece
+from offramp.serve import worker
+from offramp.serve.messages import Ask, Cancel, Submit, Told
 from offramp.serve.worker import Worker, describe
 from offramp.types.executor import Executor
 from tests.models.t5_toys import save_t5
-from tests.serve.engines import job, toy_options
+from tests.serve.engines import AtWork, Breaking, job, toy_options
 
 PROMPT = (65, 66, 67)
 
@@ -28,51 +28,9 @@ def llm(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[LLM]:
         yield llm
 
 
-class Running:
-    """A worker and what it has sent."""
-
-    def __init__(self, llm: LLM) -> None:
-        self.engine = llm.engine
-        self.sent: list[FromChild] = []
-        self.submitted = 0
-        self.worker = Worker(llm, self.sent.append)
-
-    def submit(self, *jobs: Job) -> None:
-        """Jobs with the numbers 0, 1 and so on."""
-        for one in jobs:
-            self.worker.handle(Submit(self.submitted, one))
-            self.submitted += 1
-
-    def finish(self) -> None:
-        while self.worker.has_work:
-            self.worker.step()
-        self.engine.check_integrity()
-        assert not self.engine.sequences and self.engine.pool.num_free == self.engine.pool.num_blocks
-
-    def pieces(self, number: int) -> list[Piece]:
-        news = [message for message in self.sent if isinstance(message, News)]
-        return [piece for message in news for job, piece in message.pieces if job == number]
-
-    def tokens(self, number: int) -> list[int]:
-        return [token for piece in self.pieces(number) for token in piece.token_ids]
-
-
-class Breaking:
-    """An executor of which the next call of `name` fails."""
-
-    def __init__(self, executor: Executor, name: str) -> None:
-        self.executor, self.name = executor, name
-
-    def __getattr__(self, name: str) -> Any:
-        if name != self.name:
-            return getattr(self.executor, name)
-        self.name = ""
-        raise MemoryError("no room")
-
-
 @pytest.mark.parametrize("name", ["run_segment", "score"])
 def test_a_step_that_breaks_off_ends_whom_it_moved(llm: LLM, name: str, capfd: pytest.CaptureFixture[str]) -> None:
-    running = Running(llm)
+    running = AtWork(llm)
     running.submit(job(PROMPT, 0, max_tokens=8, n=2), job((70, 71), 1, max_tokens=8))
     running.worker.step()
     good = running.engine.executor
@@ -106,10 +64,10 @@ def test_a_criterion_that_raises_ends_only_those_who_brought_it(llm: LLM) -> Non
         job(PROMPT, 0, max_tokens=20, ignore_eos=True),
         job((70, 71), 2, max_tokens=20, ignore_eos=True, exit=ExitParams(threshold=0.2)),
     ]
-    alone = Running(llm)
+    alone = AtWork(llm)
     alone.submit(*healthy)
     alone.finish()
-    running = Running(llm)
+    running = AtWork(llm)
     running.submit(healthy[0], healthy[1], job((80,), 3, max_tokens=20, ignore_eos=True, exit="lossless"))
     running.engine.sequences[max(running.engine.sequences)].criterion = Raising()
     running.finish()
@@ -120,7 +78,7 @@ def test_a_criterion_that_raises_ends_only_those_who_brought_it(llm: LLM) -> Non
 
 
 def test_an_engine_that_cannot_plan_is_not_trusted(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
-    running = Running(llm)
+    running = AtWork(llm)
     running.submit(job(PROMPT))
     with monkeypatch.context() as patch:
         patch.setattr(Depth, "select", lambda *_: 1 / 0)
@@ -130,8 +88,28 @@ def test_an_engine_that_cannot_plan_is_not_trusted(llm: LLM, monkeypatch: pytest
     running.finish()
 
 
+def test_chores_are_done_once_and_only_while_it_is_quiet(
+    llm: LLM, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    done: list[str] = []
+    at_work = Worker(
+        llm, lambda message: None, chores=[lambda: done.append("one"), lambda: 1 / 0, lambda: done.append("two")]
+    )
+    assert at_work.patience is not None and 0 < at_work.patience <= worker.QUIET
+    monkeypatch.setattr(worker, "QUIET", 0.0)
+    at_work.step()
+    at_work.handle(Submit(0, job(PROMPT, max_tokens=3)))
+    while at_work.has_work:
+        assert done == ["one"]
+        at_work.step()
+    at_work.step()
+    at_work.step()
+    assert done == ["one", "two"] and at_work.patience is None
+    assert "ZeroDivisionError" in capfd.readouterr().err
+
+
 def test_a_cancelled_job_is_gone_before_the_next_step(llm: LLM) -> None:
-    running = Running(llm)
+    running = AtWork(llm)
     running.submit(job(PROMPT, 0, max_tokens=50, n=3, ignore_eos=True), job((70, 71), 1, max_tokens=5, ignore_eos=True))
     running.worker.step()
     running.worker.handle(Cancel(0))
@@ -157,7 +135,7 @@ def t5(tmp_path: Path) -> Iterator[LLM]:
 def test_an_encoder_decoder_serves_jobs_whose_prompts_are_sources(t5: LLM) -> None:
     info = describe(t5, [1, 2])
     assert (info.max_source_len, info.max_model_len) == (2048, 2048) and info.source_tokens >= 2048
-    running, prompts = Running(t5), ((3, 4, 5, 1), (6, 7, 1))
+    running, prompts = AtWork(t5), ((3, 4, 5, 1), (6, 7, 1))
     running.submit(*(job(prompt, i, max_tokens=8, ignore_eos=True, n=2) for i, prompt in enumerate(prompts)))
     running.worker.step()
     running.worker.handle(Ask(0))
@@ -170,7 +148,7 @@ def test_an_encoder_decoder_serves_jobs_whose_prompts_are_sources(t5: LLM) -> No
 
 
 def test_a_source_that_breaks_off_ends_those_who_brought_it(t5: LLM, capfd: pytest.CaptureFixture[str]) -> None:
-    running = Running(t5)
+    running = AtWork(t5)
     running.submit(job((3, 4, 1), 0, max_tokens=8, ignore_eos=True))
     running.worker.step()
     good = running.engine.executor

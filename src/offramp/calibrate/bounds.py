@@ -19,15 +19,36 @@ def hoeffding_bentkus(mean: float, count: int, risk: float) -> float:
     return math.exp(min(hoeffding, bentkus, 0.0))
 
 
+def risk_interval(mean: float, count: int, delta: float) -> tuple[float, float]:
+    """An interval that holds the expected loss with probability 1 - `delta`, from `count` losses with this mean.
+
+    Outside lie the risks that `hoeffding_bentkus` rules out: that the risk is larger, or, of 1 - loss, smaller, each at
+    `delta` / 2.
+    """
+    return 1.0 - _largest_risk(1.0 - mean, count, delta / 2), _largest_risk(mean, count, delta / 2)
+
+
+def _largest_risk(mean: float, count: int, delta: float) -> float:
+    low, high = mean, 1.0
+    for _ in range(40):
+        middle = (low + high) / 2
+        ruled_out = low < middle < high and hoeffding_bentkus(mean, count, middle) <= delta
+        low, high = (low, middle) if ruled_out else (middle, high)
+    return high
+
+
 def log_binomial_tail(successes: int, count: int, chance: float) -> float:
-    """log P[Bin(count, chance) <= successes], summed in logarithms so that no term underflows."""
-    log_yes, log_no = math.log(chance), math.log1p(-chance)
-    terms = [
-        math.lgamma(count + 1) - math.lgamma(k + 1) - math.lgamma(count - k + 1) + k * log_yes + (count - k) * log_no
-        for k in range(min(successes, count) + 1)
-    ]
-    largest = max(terms)
-    return min(0.0, largest + math.log(math.fsum(math.exp(term - largest) for term in terms)))
+    """log P[Bin(count, chance) <= successes], summed in proportion to the last term so that none underflows."""
+    last = min(successes, count)
+    ratio_of_chances = (1.0 - chance) / chance
+    total = term = 1.0
+    for k in range(last, 0, -1):
+        term *= k / (count - k + 1) * ratio_of_chances
+        total += term
+        if term < 1e-18 * total:
+            break  # it is beyond the largest, where they only fall
+    ways = math.lgamma(count + 1) - math.lgamma(last + 1) - math.lgamma(count - last + 1)
+    return min(0.0, ways + last * math.log(chance) + (count - last) * math.log1p(-chance) + math.log(total))
 
 
 def prompts_needed(risk: float, delta: float) -> int:

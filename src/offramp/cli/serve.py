@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "max_queue": 128,
     "max_body": 4 * 2**20,
     "drain_timeout": 30.0,
+    "shadow": 0.0,
     "log_format": "text",
     "root_path": "",
 }
@@ -55,7 +56,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
     add("--host", str, "ADDRESS", "where to listen; only this machine reaches the default")
     add("--port", int, "N", "0 takes any that is free")
-    add("--served-model-name", str, "NAME", "the model's name in requests (default: MODEL)")
+    words = "the model's names in requests; answers have the first (default: MODEL)"
+    add("--served-model-name", str, "NAME", words, action="extend", nargs="+")
     add("--api-key", str, "KEY", "what requests must show; better in a file or in OFFRAMP_API_KEY")
     add("--api-key-file", Path, "FILE", "a file with the key")
     add("--max-queue", int, "N", "requests that may wait; more are answered 429")
@@ -70,6 +72,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cors-origin", str, "ORIGIN", "web pages from here may send requests; may be repeated", action="append")
     add("--root-path", str, "PATH", "where a proxy mounts the server, such as /llm")
     add("--drain-timeout", float, "SECONDS", "what running requests get when the server is told to end")
+    add("--shadow", float, "SHARE", "of requests, such as 0.01, to rescore at full depth while idle: the measured risk")
     add("--log-format", str, None, "of the log on standard error", choices=("text", "json"))
     add("--kv-cache-memory", values.size, "BYTES", "of the KV cache, sources included, such as 4G, not --kv-tokens")
     group.add_argument("--config", type=Path, metavar="FILE", help="TOML with any of these options by name")
@@ -121,14 +124,17 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
     check_integer("port", asked["port"], 0, 65535)
     check_integer("max_queue", asked["max_queue"], 1)
     check_number("drain_timeout", asked["drain_timeout"], 0, 86_400)
+    check_number("shadow", asked["shadow"], 0, 1)
     if asked.get("max_risk") is not None:
         check_number("max_risk", asked["max_risk"], 0, 1)
     if asked["root_path"] and not asked["root_path"].startswith("/"):
         raise InvalidParameter("`root_path` must begin with `/`", param="root_path")
+    names = list(dict.fromkeys(asked.get("served_model_name") or [asked["model"]]))
     given = {name: options.values.get(name) for name in [f.name for f in fields(ExitParams)]}
     dial = argparse.Namespace(exit=options.values.get("exit"), **{n: v for n, v in given.items() if v is not None})
     return ServerSettings(
-        model_name=asked.get("served_model_name") or asked["model"],
+        model_name=names[0],
+        other_names=tuple(names[1:]),
         exit=flags.exit_dial(dial),
         max_risk=asked.get("max_risk"),
         allow_criteria=asked.get("allow_criteria", asked.get("max_risk") is None),
@@ -137,6 +143,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
         cors_origins=tuple(asked.get("cors_origin", ())),
         max_body=asked["max_body"],
         drain_timeout=asked["drain_timeout"],
+        shadow=asked["shadow"],
     )
 
 
@@ -157,10 +164,13 @@ def _serve(model: AnyModel, asked: dict[str, Any], settings: ServerSettings, lis
     from offramp.serve.logs import Log
     from offramp.serve.metrics import Metrics
     from offramp.serve.process import ProcessClient
+    from offramp.serve.risks import ShadowRisks
     from offramp.serve.server import serve
 
-    client = ProcessClient(engine_options(model, asked))
-    app = create_app(client, model.tokenizer, settings, Metrics(settings.model_name), Log(asked["log_format"]))
+    log = Log(asked["log_format"])
+    shadow = ShadowRisks(log.write)
+    client = ProcessClient(engine_options(model, asked), settings.shadow, shadow.add)
+    app = create_app(client, model.tokenizer, settings, Metrics(settings.model_name, shadow), log)
     asyncio.run(serve(app, client, settings, listening, print_note))
 
 

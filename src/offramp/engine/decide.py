@@ -10,6 +10,7 @@ from collections.abc import Sequence as Seq
 from typing import NamedTuple
 
 from offramp.engine.given import Given, given_logprobs
+from offramp.engine.guide import Asked, compute_together
 from offramp.engine.past import put_back
 from offramp.engine.request import Fault
 from offramp.engine.sequence import Sequence
@@ -35,8 +36,13 @@ class Test(NamedTuple):
 
 def score_row(sequence: Sequence, position: int) -> ScoreRow:
     """The row that chooses the token after `position`."""
-    lease, sampling = sequence.lease, sequence.sampling
-    assert lease is not None
+    assert sequence.lease is not None
+    return score_row_in(sequence.lease.blocks, sequence, position)
+
+
+def score_row_in(blocks: Seq[int], sequence: Sequence, position: int) -> ScoreRow:
+    """The same where the sequence's tokens lie in `blocks`."""
+    sampling = sequence.sampling
     prompt: Seq[int] = ()
     output: Seq[int] = ()
     if sampling.reads_history:
@@ -46,7 +52,14 @@ def score_row(sequence: Sequence, position: int) -> ScoreRow:
     banned = sequence.stop_ids if too_short else ()
     guide = sequence.guide
     allowed = None if guide is None else guide.after(sequence.tokens, position, sequence.accepted)
-    return ScoreRow(position, lease.blocks, sampling, sequence.seed, prompt, output, banned, allowed)
+    return ScoreRow(position, blocks, sampling, sequence.seed, prompt, output, banned, allowed)
+
+
+def masks_ahead(rows: Iterable[tuple[Sequence, int]]) -> None:
+    """Compute the masks of several sequences at once, before their rows are made."""
+    asked = [Asked(s.guide, s.tokens, position, s.accepted) for s, position in rows if s.guide is not None]
+    if len(asked) > 1:
+        compute_together(asked)
 
 
 def test_exits(executor: Executor, boundary: int, due: Iterable[Due]) -> list[Test]:
@@ -84,6 +97,7 @@ def _test_groups(
     members = [member for _, group in groups for member in group]
     scores = [NOTHING_READ] * len(members)
     if reads_head or needs:
+        masks_ahead((s, s.live) for s, _ in members)
         scores = executor.score(boundary, [score_row(s, s.live) for s, _ in members], needs, choose=reads_head)
     layer = executor.shape.exit_layers[boundary - 1]
     signals = [
@@ -117,6 +131,8 @@ class TopChoice(NamedTuple):
 
 def top_choices(executor: Executor, arrived: Iterable[tuple[Sequence, range]]) -> list[TopChoice]:
     """Score the positions that have arrived at the top, in one batch. Changes nothing."""
+    arrived = list(arrived)
+    masks_ahead((s, positions[0]) for s, positions in arrived)
     rows = [score_row(s, position) for s, positions in arrived for position in positions]
     scores = iter(executor.score(executor.shape.num_segments, rows, frozenset()))
     return [TopChoice(s, positions, [next(scores) for _ in positions]) for s, positions in arrived]

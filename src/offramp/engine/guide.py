@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Protocol
+from collections.abc import Iterable, Sequence
+from typing import Any, NamedTuple, Protocol
 
 NOTHING = b""
 """The mask that allows no token."""
@@ -18,11 +18,22 @@ class Constraint(Protocol):
     def allowed(self) -> bytes:
         """A mask: token t may come next if bit t % 8 of byte t // 8 is set; those beyond its end may not."""
 
+    def allowed_beside(self, others: Sequence[Any]) -> list[bytes | Exception]:
+        """`allowed` of this one and of `others` of its type, which may be computed at the same time; none raises."""
+        return [_outcome(one) for one in (self, *others)]
+
     def push(self, token: int) -> None:
         """Take a token that was allowed."""
 
     def rollback(self, count: int) -> None:
         """Take back the last `count` tokens."""
+
+
+def _outcome(constraint: Constraint) -> bytes | Exception:
+    try:
+        return constraint.allowed()
+    except Exception as error:
+        return error
 
 
 class Guide:
@@ -43,23 +54,32 @@ class Guide:
         """The mask of the token after `position`; nothing before the last of the `accepted` will be asked for again."""
         mask = self._masks.get(position)
         if mask is None:
-            if self.failure is not None:
+            constraint = self._arrive(tokens, position)
+            if constraint is None:
                 return NOTHING
-            try:
-                mask = self._compute(tokens, position)
-            except Exception as error:
-                self.failure = error
-                return NOTHING
-            self._masks = {p: m for p, m in self._masks.items() if p >= accepted - 1}
-            self._masks[position] = mask
+            mask = self._keep(_outcome(constraint), position, accepted)
         return mask
 
-    def _compute(self, tokens: Sequence[int], position: int) -> bytes:
-        self._roll_back(position + 1)
-        while self._length <= position:
-            self._constraint.push(tokens[self._length])
-            self._length += 1
-        return self._constraint.allowed()
+    def _arrive(self, tokens: Sequence[int], position: int) -> Constraint | None:
+        """The constraint, which knows the tokens up to `position`; None where it gives no more masks."""
+        if self.failure is None:
+            try:
+                self._roll_back(position + 1)
+                while self._length <= position:
+                    self._constraint.push(tokens[self._length])
+                    self._length += 1
+                return self._constraint
+            except Exception as error:
+                self.failure = error
+        return None
+
+    def _keep(self, outcome: bytes | Exception, position: int, accepted: int) -> bytes:
+        if isinstance(outcome, Exception):
+            self.failure = outcome
+            return NOTHING
+        self._masks = {p: m for p, m in self._masks.items() if p >= accepted - 1}
+        self._masks[position] = outcome
+        return outcome
 
     def cut_back(self, length: int) -> None:
         """The sequence has forgotten all tokens from `length` on."""
@@ -74,6 +94,29 @@ class Guide:
         if self._length > length:
             self._constraint.rollback(self._length - length)
             self._length = length
+
+
+class Asked(NamedTuple):
+    """A mask that `Guide.after` will be asked for."""
+
+    guide: Guide
+    tokens: Sequence[int]
+    position: int
+    accepted: int
+
+
+def compute_together(asked: Iterable[Asked]) -> None:
+    """Compute masks before they are asked for, those of constraints of one type at the same time. Guides differ."""
+    by_type: dict[type, list[tuple[Asked, Constraint]]] = {}
+    for one in asked:
+        if one.position not in one.guide._masks:
+            constraint = one.guide._arrive(one.tokens, one.position)
+            if constraint is not None:
+                by_type.setdefault(type(constraint), []).append((one, constraint))
+    for members in by_type.values():
+        first, *others = [constraint for _, constraint in members]
+        for (one, _), outcome in zip(members, first.allowed_beside(others), strict=True):
+            one.guide._keep(outcome, one.position, one.accepted)
 
 
 def no_choice(guide: Guide | None) -> str:

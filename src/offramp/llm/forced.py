@@ -50,7 +50,7 @@ class At(NamedTuple):
 class ForcedPass:
     """Some texts, every layer of which has run, while the block lasts. Nothing else may be running.
 
-    Where there is an encoder, each has one of `sources`.
+    Where there is an encoder, each has one of `sources`. What has run may be found by the prefix cache afterwards.
 
     Raises:
         CacheTooSmall: the paged store cannot hold the texts.
@@ -63,24 +63,37 @@ class ForcedPass:
         self._engine, self._texts = engine, texts
         self._sources = [SharedSource(source) if source else None for source in sources or [()] * len(texts)]
         self._leases = [Lease(engine.pool, root_of(source)) for source in self._sources]
+        self._reached = [0] * len(texts)  # tokens of each text that have run every layer
 
     def __enter__(self) -> ForcedPass:
-        pool, executor = self._engine.pool, self._engine.executor
-        _check_room(pool, [len(text) for text in self._texts], "the KV cache", "kv_tokens")
         try:
-            self._encode()
-            for batch in self._batches(self._engine.config.max_num_batched_tokens):
-                for segment in range(executor.shape.num_segments):
-                    executor.run_segment(segment, batch)
-            for text, lease in zip(self._texts, self._leases, strict=True):
-                lease.register(text, len(text))
+            for _ in self.steps(self._engine.config.max_num_batched_tokens):
+                pass
         except BaseException:
-            self.__exit__()
+            self.close()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        for lease in self._leases:
+        self.close()
+
+    def steps(self, cap: int) -> Iterator[None]:
+        """The pass in steps, between which it may be closed: whole sources, then up to `cap` tokens in a segment."""
+        pool, executor = self._engine.pool, self._engine.executor
+        _check_room(pool, [len(text) for text in self._texts], "the KV cache", "kv_tokens")
+        yield from self._encode(cap)
+        for batch in self._batches(cap):
+            for segment in range(executor.shape.num_segments):
+                executor.run_segment(segment, [rows for _, rows in batch])
+                yield
+            for text, rows in batch:
+                self._reached[text] = rows.positions[-1] + 1
+
+    def close(self) -> None:
+        """Give the blocks back. May be called twice."""
+        for text, lease, reached in zip(self._texts, self._leases, self._reached, strict=True):
+            if lease.blocks:
+                lease.register(text, reached)
             lease.close()
         for number, source in enumerate(self._sources):
             if source is not None:
@@ -95,8 +108,8 @@ class ForcedPass:
         asked = [ScoreRow(at.position, self.blocks(at.text), at.sampling, 0) for at in rows]
         return self._engine.executor.score(boundary, asked, needs)
 
-    def _encode(self) -> None:
-        """Encode all sources, one call for as many as a step may."""
+    def _encode(self, cap: int) -> Iterator[None]:
+        """Encode all sources: each whole, and as many in a step as it takes to have `cap` tokens."""
         pool = self._engine.scheduler.sources
         if pool is None:
             return
@@ -108,22 +121,24 @@ class ForcedPass:
             source.hold(number, pool)
             batch.append(source)
             last = number + 1 == len(self._sources)
-            if last or sum(len(s.tokens) for s in batch) >= self._engine.config.max_num_batched_tokens:
+            if last or sum(len(s.tokens) for s in batch) >= cap:
                 self._engine.executor.encode([s.rows for s in batch])
                 for encoded in batch:
                     encoded.encoded = True
                 batch = []
+                yield
 
-    def _batches(self, cap: int) -> Iterator[list[SeqRows]]:
-        """The tokens that no cached block holds, at most `cap` in a batch, each text in order."""
-        batch: list[SeqRows] = []
+    def _batches(self, cap: int) -> Iterator[list[tuple[int, SeqRows]]]:
+        """The tokens that no cached block holds, with their texts' numbers, at most `cap` in a batch, in order."""
+        batch: list[tuple[int, SeqRows]] = []
         room = cap
-        for text, lease, source in zip(self._texts, self._leases, self._sources, strict=True):
+        for number, (text, lease) in enumerate(zip(self._texts, self._leases, strict=True)):
+            source = written(self._sources[number])
             start = lease.adopt_prefix(text, len(text))
             lease.grow(len(text), len(text))
             while start < len(text):
                 stop = min(len(text), start + room)
-                batch.append(SeqRows(range(start, stop), text[start:stop], lease.blocks, written(source)))
+                batch.append((number, SeqRows(range(start, stop), text[start:stop], lease.blocks, source)))
                 room -= stop - start
                 start = stop
                 if not room:

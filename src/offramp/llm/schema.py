@@ -6,17 +6,25 @@ By llguidance, which this file alone imports, and only once somebody has a schem
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+import os
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from offramp.engine.guide import Constraint
 from offramp.errors import InvalidParameter, MissingDependency, Unsupported
 from offramp.tokenizer import Tokenizer
 from offramp.types.executor import ModelShape
 
 if TYPE_CHECKING:
-    from llguidance import LLMatcher, LLParserLimits, LLTokenizer
+    from llguidance import LLExecutor, LLMatcher, LLParserLimits, LLTokenizer
     from llguidance._lib import JsonCompileOptions
+
+MOST_THREADS = 16
 
 OPTIONS: JsonCompileOptions = {
     "lenient": False,
@@ -28,21 +36,32 @@ OPTIONS: JsonCompileOptions = {
 """What a schema cannot change by `x-guidance`: no keyword of it is ignored or weakened."""
 
 
-class SchemaConstraint:
+class SchemaConstraint(Constraint):
     """An `offramp.engine.guide.Constraint` to a schema.
 
     Every method raises ValueError, with llguidance's reason, where it does not go on: a token that is not allowed, or a
     limit that is reached.
     """
 
-    def __init__(self, matcher: LLMatcher) -> None:
-        self._matcher = matcher
+    def __init__(self, matcher: LLMatcher, workshop: Workshop) -> None:
+        self._matcher, self._workshop = matcher, workshop
 
     def allowed(self) -> bytes:
         """The mask of the tokens that may come next; only end-of-sequence once nothing more may be said."""
         mask = self._matcher.compute_bitmask()
         self._check()
         return mask
+
+    def allowed_beside(self, others: Sequence[SchemaConstraint]) -> list[bytes | Exception]:
+        """`allowed` of this one and of others, which threads share."""
+        if not others:
+            return super().allowed_beside(others)
+        matchers = [self._matcher, *(other._matcher for other in others)]
+        masks = np.zeros((len(matchers), self._workshop.mask_bytes), np.uint8)
+        numbered = [(matcher, number) for number, matcher in enumerate(matchers)]
+        self._workshop.threads.unsafe_compute_mask_ptr(numbered, masks.ctypes.data, masks.shape[1], len(masks))
+        failures = [_failure(matcher) for matcher in matchers]
+        return [failure or mask.tobytes() for failure, mask in zip(failures, masks, strict=True)]
 
     def push(self, token: int) -> None:
         """Take a token that was allowed."""
@@ -56,11 +75,24 @@ class SchemaConstraint:
 
     def copy(self) -> SchemaConstraint:
         """Another one that has come as far."""
-        return SchemaConstraint(self._matcher.deep_copy())
+        return SchemaConstraint(self._matcher.deep_copy(), self._workshop)
 
     def _check(self) -> None:
-        if self._matcher.is_error():
-            raise ValueError(self._matcher.get_error().splitlines()[0])
+        if failure := _failure(self._matcher):
+            raise failure
+
+
+def _failure(matcher: LLMatcher) -> ValueError | None:
+    return ValueError(matcher.get_error().splitlines()[0]) if matcher.is_error() else None
+
+
+@dataclass(frozen=True)
+class Workshop:
+    """What the constraints of a model share: the vocabulary, the size of its masks, and threads that compute them."""
+
+    vocabulary: LLTokenizer
+    mask_bytes: int
+    threads: LLExecutor
 
 
 class SchemaCompiler:
@@ -68,6 +100,11 @@ class SchemaCompiler:
 
     def __init__(self, tokenizer: Tokenizer, shape: ModelShape) -> None:
         self._tokenizer, self._shape = tokenizer, shape
+
+    def prepare(self) -> None:
+        """Read the vocabulary now, if there can be schemas at all."""
+        if self._shape.eos_token_ids and find_spec("llguidance") is not None:
+            self.constraints({}, 1)
 
     def constraints(self, schema: Mapping[str, Any], count: int) -> list[SchemaConstraint]:
         """Equal constraints to the schema of sampling parameters, for `count` outputs; {} is any JSON object.
@@ -84,7 +121,9 @@ class SchemaCompiler:
         matcher_type, limits = _matcher_and_limits()
         try:
             grammar = matcher_type.grammar_from_json_schema(text, overrides=OPTIONS)
-            first = SchemaConstraint(matcher_type(self._vocabulary, grammar, log_level=0, limits=limits))
+            workshop = self._workshop
+            matcher = matcher_type(workshop.vocabulary, grammar, log_level=0, limits=limits)
+            first = SchemaConstraint(matcher, workshop)
             first.allowed()
         except ValueError as error:
             raise InvalidParameter(
@@ -96,14 +135,15 @@ class SchemaCompiler:
         return [first.copy() for _ in range(count)]
 
     @cached_property
-    def _vocabulary(self) -> LLTokenizer:
-        from llguidance import LLTokenizer, TokenizerWrapper
+    def _workshop(self) -> Workshop:
+        from llguidance import LLExecutor, LLTokenizer, TokenizerWrapper
 
         spelling = Spelling(self._tokenizer, self._shape)
         ends = list(self._shape.eos_token_ids)
         vocabulary = LLTokenizer(TokenizerWrapper(spelling), eos_token=ends, slices=LLTokenizer.json_slices())
         spelling.vocabulary = vocabulary
-        return vocabulary
+        mask_bytes = 4 * -(-vocabulary.vocab_size // 32)
+        return Workshop(vocabulary, mask_bytes, LLExecutor(num_threads=min(os.cpu_count() or 1, MOST_THREADS)))
 
 
 class Spelling:

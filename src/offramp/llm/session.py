@@ -70,6 +70,10 @@ class Session:
         if self._trace_file is not None:
             self._trace_file.close()
 
+    def prepare_schemas(self) -> None:
+        """Do now what the first schema would wait for: part of a second."""
+        self._schemas.prepare()
+
     def submit(
         self,
         prompt: list[int],

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import FastAPI
@@ -19,7 +19,7 @@ from offramp.serve.http import about, absent, chat, completions, native, tokens
 from offramp.serve.http.errors import on_http_error, on_invalid_body, on_offramp_error
 from offramp.serve.http.front import Front
 from offramp.serve.http.gate import Gate
-from offramp.serve.logs import Log, log_while_busy
+from offramp.serve.logs import Log, log_end, log_while_busy
 from offramp.serve.observe import Metrics, NoMetrics
 from offramp.serve.pages import page_router
 from offramp.serve.protocol import EngineClient
@@ -45,16 +45,19 @@ def create_app(
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncGenerator[None, None]:
         await client.start()
-        busy = asyncio.create_task(log_while_busy(client, front.metrics, log))
+        watching = [
+            asyncio.create_task(log_while_busy(client, front.metrics, log)),
+            asyncio.create_task(log_end(client, log)),
+        ]
         drain = 0.0
         try:
             yield
             drain = settings.drain_timeout
         finally:
             # Whoever cancels us instead of ending us is in a hurry.
-            busy.cancel()
-            with suppress(asyncio.CancelledError):
-                await busy
+            for task in watching:
+                task.cancel()
+            await asyncio.gather(*watching, return_exceptions=True)
             await client.close(drain)
 
     app = FastAPI(

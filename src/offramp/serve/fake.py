@@ -11,12 +11,14 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict
+from random import Random
 from typing import Any
 
-from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, PackError, QueueFull
+from offramp.errors import CacheTooSmall, EngineDown, InvalidParameter, OfframpError, PackError, QueueFull
 from offramp.exits.calibration import read_risk, say_risk
 from offramp.serve.fake_output import FakeOutput, begun, log_probs
-from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, Piece, State
+from offramp.serve.positions import position_of
+from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, OnRescored, Outcome, Piece, State
 from offramp.tokenizer import Tokenizer
 from offramp.types.exits import LOSSLESS, ExitParams
 
@@ -36,6 +38,7 @@ class FakeClient:
         load_seconds: from `start`, or from a crash, until it is ready.
         max_num_seqs, max_queue: jobs that run at once, and that may wait.
         max_model_len: the longest prompt with its output, in tokens.
+        shadow, on_rescored: the share of jobs to rescore, at once, and who is told.
         max_source_len: the longest prompt of an encoder-decoder model; 0 for a decoder-only one.
     """
 
@@ -51,6 +54,8 @@ class FakeClient:
         max_num_seqs: int = 8,
         max_queue: int = 64,
         max_model_len: int = 1024,
+        shadow: float = 0.0,
+        on_rescored: OnRescored = lambda rescored: None,
         max_source_len: int = 0,
     ) -> None:
         self.state: State = "starting"
@@ -76,9 +81,10 @@ class FakeClient:
             max_source_len=max_source_len,
             source_tokens=max_num_seqs * max_source_len,
         )
+        self._shadow, self._on_rescored, self._random = shadow, on_rescored, Random(0)
         self._slots = asyncio.Semaphore(max_num_seqs)
         self._changed = asyncio.Condition()
-        self._life = 0
+        self._life, self._lost = 0, False
         self._running = self._waiting = self._held_tokens = self._restarts = 0
         self._counts: Counter[str] = Counter()
         self._exit_tokens: Counter[int] = Counter()
@@ -100,9 +106,16 @@ class FakeClient:
             raise EngineDown("the fake engine is down")
         return self._info
 
+    async def wait_lost(self) -> OfframpError:
+        """Wait until it has crashed for good."""
+        async with self._changed:
+            await self._changed.wait_for(lambda: self._lost)
+        return EngineDown("the fake engine is down")
+
     async def crash(self, *, restart: bool = True) -> None:
         """What runs ends in `EngineDown`; it is ready again after `load_seconds`, or is down."""
         self._life += 1
+        self._lost = not restart
         await self._become("starting" if restart else "down")
         if restart:
             self._restarts += 1
@@ -112,6 +125,7 @@ class FakeClient:
         """The pieces of a job, a token each; see `EngineClient`."""
         params = self._check(job)
         life, told = self._life, None
+        drawn = self._random.random() < self._shadow and not job.echo_only
         async with self._place(job):
             if job.prompt_logprobs is not None:
                 later = tuple(log_probs(token, job.prompt_logprobs, self._info.vocab_size) for token in job.prompt[1:])
@@ -120,17 +134,23 @@ class FakeClient:
                 yield Piece(0, "", finish_reason="length", prompt_logprobs=told)
                 return
             outputs = [FakeOutput(i, job, params, self._tokenizer, self._info) for i in range(job.sampling.n)]
-            while outputs:
-                await asyncio.sleep(self._delay)
-                if life != self._life:
-                    raise EngineDown("the engine's process ended before the request did", hint="send it again")
-                for output in list(outputs):
-                    piece = output.step()
-                    self._count(piece)
-                    if piece.finish_reason is not None:
-                        outputs.remove(output)
-                    yield piece._replace(prompt_logprobs=told)
-                    told = None
+            first = outputs[0]
+            try:
+                while outputs:
+                    await asyncio.sleep(self._delay)
+                    if life != self._life:
+                        raise EngineDown("the engine's process ended before the request did", hint="send it again")
+                    for output in list(outputs):
+                        piece = output.step()
+                        self._count(piece)
+                        if piece.finish_reason is not None:
+                            outputs.remove(output)
+                        yield piece._replace(prompt_logprobs=told)
+                        told = None
+            finally:
+                if drawn:
+                    outcome: Outcome = "unfinished" if outputs else "rescored"
+                    self._on_rescored(first.rescored(position_of(job.exit, RISKS), outcome))
 
     async def stats(self) -> EngineStats:
         """Counts of what it has said; its seconds are made up from them.

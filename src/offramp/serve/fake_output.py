@@ -7,7 +7,8 @@ from collections.abc import Mapping
 from itertools import count, islice
 from typing import Any
 
-from offramp.serve.protocol import EngineInfo, Job, LogProbs, Piece
+from offramp.serve.positions import promised
+from offramp.serve.protocol import EngineInfo, Job, LogProbs, Outcome, Piece, Rescored
 from offramp.tokenizer import Detokenizer, StopStrings, Tokenizer
 from offramp.tokenizer.pieces import byte_alphabet
 from offramp.types.exits import ExitParams
@@ -76,6 +77,14 @@ class FakeOutput:
             report=None if finish is None else self._report(),
         )
 
+    def rescored(self, position: str, outcome: Outcome) -> Rescored:
+        """What rescoring finds: that every fifth token that left early, unverified, differs."""
+        early = self._exit is not None and self._exit.kv != "verify"
+        differ = sum(layer < self._info.num_layers for layer in self._layers) // 5 if early else 0
+        greedy = self._sampling.greedy
+        promise = promised(position, greedy=greedy, repeatable=True)
+        return Rescored(position, outcome, greedy, promise, len(self._layers), differ)
+
     def _leave(self, token: int) -> int:
         """Where a token leaves: the same token always at the same layer."""
         top = self._info.num_layers
@@ -118,8 +127,9 @@ def log_probs(token: int, likely: int, vocab_size: int) -> LogProbs:
 
 
 def _words(index: int, job: Job, tokenizer: Tokenizer) -> list[int]:
-    if job.schema is not None:
-        text = json.dumps(plainest(job.schema, job.schema))
+    schema = job.sampling.json_schema
+    if schema is not None:
+        text = json.dumps(plainest(schema, schema))
         return tokenizer.encode(text, add_special_tokens=False)
     words = [token for token in job.prompt if token not in tokenizer.special_token_ids] or list(job.prompt)
     shift = index % len(words)

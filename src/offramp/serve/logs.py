@@ -74,7 +74,7 @@ class RequestLog:
 
 
 async def log_while_busy(client: EngineClient, metrics: Metrics, log: Log, *, seconds: float = BUSY_SECONDS) -> None:
-    """Write a line every few seconds in which the engine did something; runs until it is cancelled."""
+    """Write a line every few seconds while something runs or waits; runs until it is cancelled."""
     before: EngineStats | None = None
     while True:
         await asyncio.sleep(seconds)
@@ -84,9 +84,15 @@ async def log_while_busy(client: EngineClient, metrics: Metrics, log: Log, *, se
             before = None
             continue
         metrics.observe(now)
-        if before is not None and now.restarts == before.restarts and (now.running or now.steps > before.steps):
+        if before is not None and now.restarts == before.restarts and (now.running or now.waiting):
             log.write("busy", **busy_fields(before, now, seconds))
         before = now
+
+
+async def log_end(client: EngineClient, log: Log) -> None:
+    """Write a line when the engine is down for good."""
+    reason = await client.wait_lost()
+    log.write("engine_down", level="error", reason=reason.message)
 
 
 def busy_fields(before: EngineStats, now: EngineStats, seconds: float) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp.errors import OfframpError
-from offramp.serve.protocol import EngineInfo, EngineStats, Job, Piece
+from offramp.serve.protocol import EngineInfo, EngineStats, Job, Piece, Rescored
 
 LENGTH = struct.Struct("!Q")
 READ_BYTES = 1 << 18
@@ -23,9 +23,10 @@ READ_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the child, first of all: the keyword arguments of `LLM`."""
+    """To the child, first of all: the keyword arguments of `LLM`, and the share of jobs that it is to rescore."""
 
     options: Mapping[str, Any]
+    shadow: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def _news(*plain: tuple[int, tuple[Any, ...]]) -> News:
 
 
 ToChild = Load | Submit | Cancel | Ask
-FromChild = Ready | LoadFailed | Refused | News | Told
+FromChild = Ready | LoadFailed | Refused | News | Told | Rescored
 
 
 def pack(message: ToChild | FromChild) -> bytes:
@@ -128,8 +129,8 @@ class Link:
         self._going += pack(message)
         self._write()
 
-    def receive(self, wait: bool) -> list[ToChild]:
-        """The messages that have come; with `wait`, blocks until there is one.
+    def receive(self, timeout: float | None) -> list[ToChild]:
+        """The messages that have come; waits for one for so many seconds, or, with None, until there is one.
 
         Raises:
             EOFError, OSError: the other end is closed.
@@ -137,13 +138,13 @@ class Link:
         messages: list[ToChild] = []
         while not messages:
             self._selector.modify(self._socket, selectors.EVENT_READ | (selectors.EVENT_WRITE if self._going else 0))
-            for _, events in self._selector.select(None if wait else 0):
+            for _, events in self._selector.select(timeout):
                 if events & selectors.EVENT_WRITE:
                     self._write()
                 if events & selectors.EVENT_READ:
                     self._read()
             messages += self._whole()
-            if not wait:
+            if timeout is not None:
                 break
         return messages
 

@@ -16,6 +16,7 @@ from offramp.errors import EngineDown
 from offramp.serve.memory import resident_bytes
 from offramp.serve.observe import Ended
 from offramp.serve.protocol import EngineClient, EngineInfo, EngineStats
+from offramp.serve.risks import ShadowRisks
 from offramp.serve.totals import EngineTotals
 
 LOOK_SECONDS = 5.0
@@ -50,6 +51,18 @@ COUNTERS = {
 }
 """Counters of the engine: the field of its totals, and what is counted."""
 
+RISKS = {
+    "shadow_risk_ratio": (
+        "measured",
+        "Share of an output's tokens that full depth would choose otherwise, on average.",
+    ),
+    "shadow_risk_low_ratio": ("low", "Lower end of the 95% interval for its expectation."),
+    "shadow_risk_high_ratio": ("high", "Upper end of the 95% interval for its expectation."),
+    "shadow_risk_samples": ("samples", "Outputs that this rests on, the latest."),
+    "shadow_risk_exceeded": ("exceeded", "1 where the interval lies above the risk that the dial promises."),
+}
+"""Gauges of shadow samples: the field of a `Risk`, and what it is."""
+
 Value = float | Mapping[str, float]
 """A number, or one for each value of a further label."""
 
@@ -78,9 +91,9 @@ class Metrics:
     page is rendered, and goes on over restarts of its process.
     """
 
-    def __init__(self, model_name: str) -> None:
-        self._model = model_name
-        self._in_flight = 0
+    def __init__(self, model_name: str, shadow: ShadowRisks | None = None) -> None:
+        self._model, self._shadow = model_name, shadow
+        self.in_flight = 0
         self._outcomes: Counter[str] = Counter()
         self._switched_off = 0
         self._tallies = {name: Tally(bounds) for name, (bounds, _) in HISTOGRAMS.items()}
@@ -88,11 +101,11 @@ class Metrics:
 
     def started(self) -> None:
         """A request has come in. Each is to be reported as `finished`, however it ends."""
-        self._in_flight += 1
+        self.in_flight += 1
 
     def finished(self, ended: Ended) -> None:
         """A request has ended."""
-        self._in_flight -= 1
+        self.in_flight -= 1
         self._outcomes[ended.outcome] += 1
         self._switched_off += ended.report is not None and ended.report.switched_off
         values: dict[str, Sequence[float]] = {
@@ -118,11 +131,11 @@ class Metrics:
             stats = None
         if stats is not None:
             self.observe(stats)
-        return generate_latest(_Page([*self._requests(), *self._engine(client.info, stats)]))
+        return generate_latest(_Page([*self._requests(), *self._engine(client.info, stats), *self._risks()]))
 
     def _requests(self) -> Iterator[Metric]:
         """What the HTTP side knows."""
-        yield self._gauge("requests_in_flight", "Requests that were taken and have not ended.", self._in_flight)
+        yield self._gauge("requests_in_flight", "Requests that were taken and have not ended.", self.in_flight)
         yield self._counter("requests", "Requests that have ended.", self._outcomes, "outcome")
         words = "Requests whose exits the profitability switch turned off."
         yield self._counter("exits_switched_off", words, self._switched_off)
@@ -156,6 +169,14 @@ class Metrics:
         depths = sum(layer * count for layer, count in zip(layers, counts, strict=True))
         words = "Layer that proposed an output token; the last bucket is the top."
         yield self._histogram("exit_depth", words, _buckets(layers, [*counts, 0]), depths)
+
+    def _risks(self) -> Iterator[Metric]:
+        """What shadow samples say."""
+        outcomes, risks = (self._shadow.outcomes, self._shadow.risks) if self._shadow else ({}, {})
+        yield self._counter("shadow_requests", "Requests drawn for rescoring at full depth.", outcomes, "outcome")
+        for name, (field, words) in RISKS.items():
+            values = {label: float(getattr(risk, field)) for label, risk in risks.items()}
+            yield self._gauge(name, words, values, "exit")
 
     def _gauge(self, name: str, words: str, value: Value, label: str | None = None) -> Metric:
         return self._numbers(GaugeMetricFamily, name, words, value, label)

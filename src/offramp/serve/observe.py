@@ -35,6 +35,9 @@ class Ended:
 class Metrics(Protocol):
     """Counts requests. `offramp.serve.metrics` has the one that Prometheus reads."""
 
+    in_flight: int
+    """Requests that were taken and have not ended."""
+
     def started(self) -> None:
         """A request has come in. Each is reported as `finished`, however it ends."""
 
@@ -49,13 +52,18 @@ class Metrics(Protocol):
 
 
 class NoMetrics:
-    """Counts nothing."""
+    """Counts nothing but the requests in flight."""
+
+    def __init__(self) -> None:
+        self.in_flight = 0
 
     def started(self) -> None:
-        """Nothing."""
+        """One more."""
+        self.in_flight += 1
 
     def finished(self, ended: Ended) -> None:
-        """Nothing."""
+        """One fewer."""
+        self.in_flight -= 1
 
     def observe(self, stats: EngineStats) -> None:
         """Nothing."""

@@ -12,7 +12,7 @@ from dataclasses import replace
 from time import monotonic
 from typing import Any
 
-from offramp.errors import EngineDown, InvalidParameter, OfframpError
+from offramp.errors import EngineDown, OfframpError
 from offramp.serve.messages import (
     LENGTH,
     Ask,
@@ -28,7 +28,7 @@ from offramp.serve.messages import (
     pack,
     unpack,
 )
-from offramp.serve.protocol import EngineInfo, EngineStats, Job, Piece, State
+from offramp.serve.protocol import EngineInfo, EngineStats, Job, OnRescored, Piece, Rescored, State
 
 MAX_FAILED_STARTS = 3
 """After so many children in a row that ended before they were ready, no more is started."""
@@ -46,17 +46,21 @@ Inbox = asyncio.Queue[Piece | OfframpError]
 
 
 class ProcessClient:
-    """See `EngineClient`. `options` are the keyword arguments of `LLM`; they have to be values that can be pickled.
+    """See `EngineClient`. `options` are the keyword arguments of `LLM`; they have to be values that can be pickled. The
+    share `shadow` of jobs is rescored; `on_rescored` is told what became of each.
 
     Pieces wait here until they are read, each job's for itself: a slow reader holds up nobody.
     """
 
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        self._options = dict(options)
+    def __init__(
+        self, options: Mapping[str, Any], shadow: float = 0.0, on_rescored: OnRescored = lambda rescored: None
+    ) -> None:
+        self._load, self._on_rescored = Load(dict(options), shadow), on_rescored
         self._state: State = "starting"
         self._info: EngineInfo | None = None
         self._reason: OfframpError = EngineDown("the engine was not started", hint="call `start` first")
         self._settled = asyncio.Event()  # the state is other than `starting`
+        self._lost = asyncio.Event()
         self._idle = asyncio.Event()  # no job runs
         self._idle.set()
         self._task: asyncio.Task[None] | None = None
@@ -81,7 +85,7 @@ class ProcessClient:
         """Begin to load; returns at once."""
         assert self._task is None, "started twice"
         self._reason = EngineDown("the engine is being started", hint=AGAIN)
-        self._task = asyncio.create_task(self._keep_running(pack(Load(self._options))))
+        self._task = asyncio.create_task(self._keep_running(pack(self._load)))
 
     async def wait_ready(self) -> EngineInfo:
         """Wait until it takes jobs.
@@ -94,14 +98,16 @@ class ProcessClient:
         assert self._info is not None
         return self._info
 
+    async def wait_lost(self) -> OfframpError:
+        """Wait until it is down without having been closed, and say why."""
+        await self._lost.wait()
+        return self._reason
+
     async def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's outputs, as they come; see `EngineClient.generate`."""
         self._check_ready()
         number, inbox = next(self._numbers), Inbox()
-        try:
-            message = pack(Submit(number, job))
-        except RecursionError:
-            raise InvalidParameter("the JSON schema is nested too deeply", param="schema") from None
+        message = pack(Submit(number, job))
         self._jobs[number] = inbox
         self._idle.clear()
         left = job.sampling.n
@@ -153,6 +159,8 @@ class ProcessClient:
             raise self._reason.with_traceback(None)  # it may be raised often
 
     def _settle(self, state: State, reason: OfframpError) -> None:
+        if state == "down" and self._state not in ("draining", "down"):
+            self._lost.set()
         self._state, self._reason = state, reason
         if state == "starting":
             self._settled.clear()
@@ -224,6 +232,8 @@ class ProcessClient:
         elif isinstance(message, Told):
             if message.number in self._asked and not self._asked[message.number].done():
                 self._asked[message.number].set_result(message.stats)
+        elif isinstance(message, Rescored):
+            self._on_rescored(message)
         elif isinstance(message, LoadFailed):
             raise message.error
         else:

@@ -5,10 +5,11 @@ All values are frozen and can be pickled.
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, NamedTuple, Protocol
 
+from offramp.errors import OfframpError
 from offramp.types.exits import ExitParams
 from offramp.types.output import ExitReport, FinishReason
 from offramp.types.output import LogProbs as LogProbs
@@ -35,7 +36,6 @@ class Job:
             is computed at full depth (0: its own alone).
         echo_only: nothing is generated; only `prompt_logprobs` are wanted. Each output is one empty piece that finishes
             with `length`. The prompt may fill the context.
-        schema: JSON schema that every output must satisfy; None for free text, {} for any JSON object.
     """
 
     id: str
@@ -44,7 +44,6 @@ class Job:
     exit: Dial = "off"
     prompt_logprobs: int | None = None
     echo_only: bool = False
-    schema: Mapping[str, Any] | None = None
 
 
 class Piece(NamedTuple):
@@ -66,6 +65,39 @@ class Piece(NamedTuple):
     report: ExitReport | None = None
     prompt_logprobs: tuple[LogProbs, ...] | None = None
     error: str | None = None
+
+
+Outcome = Literal["rescored", "unfinished", "dropped", "failed"]
+
+
+@dataclass(frozen=True, slots=True)
+class Rescored:
+    """What became of a job that was drawn for rescoring; each has one, whatever comes.
+
+    Args:
+        position: the dial's, as `offramp.serve.positions` has it.
+        outcome: `rescored`; `unfinished`: cancelled, or it broke off; `dropped`: too many waited for the engine to be
+            idle; `failed`: rescoring broke off.
+        greedy: whether the likeliest token was always taken.
+        promised: the expected loss that the position promises, at most; None for none.
+        tokens: generated for it, if it was rescored.
+        differ: those of them that one exact pass at full depth would have chosen otherwise.
+    """
+
+    position: str
+    outcome: Outcome
+    greedy: bool = True
+    promised: float | None = None
+    tokens: int = 0
+    differ: int = 0
+
+    @property
+    def label(self) -> str:
+        """What metrics call it."""
+        return self.position if self.greedy else f"{self.position} sampled"
+
+
+OnRescored = Callable[[Rescored], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +180,9 @@ class EngineClient(Protocol):
         Raises:
             OfframpError: it cannot be started, with the reason.
         """
+
+    async def wait_lost(self) -> OfframpError:
+        """Wait until it is down without having been closed, and say why."""
 
     def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's outputs, as they come. Closing the generator cancels the job within one step.

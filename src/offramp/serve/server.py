@@ -76,7 +76,7 @@ async def serve(
     process at once.
 
     Raises:
-        OfframpError: the engine cannot be started.
+        OfframpError: the engine cannot be started, for the first time or again.
     """
     config = uvicorn.Config(
         app,
@@ -88,30 +88,35 @@ async def serve(
         timeout_graceful_shutdown=int(settings.drain_timeout + SLACK),
     )
     server = Server(config, client, settings.drain_timeout)
-    starting = asyncio.create_task(_announce(server, client, settings, url_of(listening, settings.root_path), say))
+    told = asyncio.create_task(_announce(client, settings, url_of(listening, settings.root_path), say))
+    ending = asyncio.create_task(_end_with(server, client))
     try:
         await server.serve(sockets=[listening])
     finally:
-        starting.cancel()
+        for task in (told, ending):
+            task.cancel()
+        with suppress(asyncio.CancelledError, OfframpError):
+            await told
         with suppress(asyncio.CancelledError):
-            await starting
+            await ending
 
 
-async def _announce(server: Server, client: EngineClient, settings: ServerSettings, url: str, say: Any) -> None:
-    """Tell when the engine is ready, and end the server if it will never be.
+async def _announce(client: EngineClient, settings: ServerSettings, url: str, say: Any) -> None:
+    """Tell when the engine is ready."""
+    for line in ready_lines(await client.wait_ready(), settings, url):
+        say(line)
+
+
+async def _end_with(server: Server, client: EngineClient) -> None:
+    """End the server when its engine is down for good, whose jobs know by then.
 
     Raises:
-        OfframpError: it will never be.
+        OfframpError: it is, and nobody has told the server to end.
     """
-    try:
-        info = await client.wait_ready()
-    except OfframpError:
-        if not server.should_exit:
-            server.should_exit = True
-            raise
-        return
-    for line in ready_lines(info, settings, url):
-        say(line)
+    reason = await client.wait_lost()
+    if not server.should_exit:
+        server.should_exit = True
+        raise reason
 
 
 class Server(uvicorn.Server):

@@ -15,10 +15,11 @@ import socket
 import sys
 import threading
 import traceback
-from collections.abc import Callable
-from dataclasses import asdict, replace
+from collections import deque
+from collections.abc import Callable, Iterable
+from dataclasses import asdict
 from pathlib import Path
-from time import perf_counter
+from time import monotonic, perf_counter
 
 from offramp.errors import EngineDown, OfframpError
 from offramp.exits.calibration import dial_positions
@@ -27,22 +28,44 @@ from offramp.llm.llm import LLM
 from offramp.serve.counters import Counters
 from offramp.serve.messages import Ask, Cancel, FromChild, Link, Load, LoadFailed, News, Ready, Refused, Submit, Told
 from offramp.serve.protocol import EngineInfo, Job, Piece
-from offramp.types.sampling import SamplingParams
+from offramp.serve.shadow import Shadow
+
+QUIET = 0.1
+"""Seconds without a job before anything else is done: the next one of a conversation comes sooner."""
 
 
 class Worker:
-    """Jobs on an engine. `send` takes what is to be told to the server."""
+    """Jobs on an engine. `send` takes what is to be told to the server.
 
-    def __init__(self, llm: LLM, send: Callable[[FromChild], None]) -> None:
+    While no job runs or waits, and has not for a while, there is time for `chores`, each of which is done once, and
+    then for rescoring what `shadow` has drawn.
+    """
+
+    def __init__(
+        self,
+        llm: LLM,
+        send: Callable[[FromChild], None],
+        shadow: Shadow | None = None,
+        chores: Iterable[Callable[[], object]] = (),
+    ) -> None:
         self._session, self._engine, self._send = llm.session, llm.engine, send
-        self._counters = Counters()
+        self._counters, self._shadow = Counters(), shadow or Shadow(llm, 0.0, send)
+        self._chores, self._busy_at = deque(chores), monotonic()
         self._jobs: dict[int, list[int]] = {}  # the numbers of the outputs that have not ended, by the job's
         self._outputs: dict[int, tuple[int, int]] = {}  # an output's job, and its index there
 
     @property
     def has_work(self) -> bool:
-        """Whether there is a step to do."""
+        """Whether jobs run or wait."""
         return self._engine.has_work
+
+    @property
+    def patience(self) -> float | None:
+        """Seconds until there is a step to do: 0 for at once, None while nothing is to be done."""
+        if self._engine.has_work:
+            return 0.0
+        waits = self._chores or self._shadow.has_work
+        return max(0.0, self._busy_at + QUIET - monotonic()) if waits else None
 
     def handle(self, message: Submit | Cancel | Ask) -> None:
         """Do what the server asks."""
@@ -56,7 +79,12 @@ class Worker:
                 self._drop(number)
 
     def step(self) -> None:
-        """One step of the engine; what is new goes to the server."""
+        """One step of the engine, whose news go to the server; without jobs, a chore, or a step of rescoring."""
+        if not self._engine.has_work:
+            self._do_chore() if self._chores else self._shadow.step()
+            return
+        self._shadow.make_way()
+        self._busy_at = monotonic()
         start = perf_counter()
         try:
             result = self._session.step()
@@ -69,11 +97,17 @@ class Worker:
                 self._counters.prompt_read(self._engine.sequences[event.sequence])
         self._tell([*(event.sequence for event in result.events), *(ended.sequence for ended in result.finished)])
 
+    def _do_chore(self) -> None:
+        try:
+            self._chores.popleft()()
+        except Exception:  # nobody has asked for it
+            traceback.print_exc()
+
     def _submit(self, number: int, job: Job) -> None:
         try:
             outputs = self._session.submit(
                 list(job.prompt),
-                sampling_of(job),
+                job.sampling,
                 job.exit,
                 prompt_logprobs=job.prompt_logprobs,
                 echo_only=job.echo_only,
@@ -85,6 +119,8 @@ class Worker:
             traceback.print_exc()
             self._send(Refused(number, EngineDown(f"the engine could not take the request: {error!r}")))
             return
+        if not job.echo_only:
+            self._shadow.submitted(outputs[0], job.exit)
         self._jobs[number] = outputs
         self._outputs.update({output: (number, index) for index, output in enumerate(outputs)})
 
@@ -130,19 +166,11 @@ class Worker:
         if index == 0 and sequence.accepted == sequence.prompt_length:
             self._counters.prompt_read(sequence)
         self._counters.ended(sequence)
+        self._shadow.ended(sequence)
         self._session.drop(number)
         self._jobs[job].remove(number)
         if not self._jobs[job]:
             del self._jobs[job]
-
-
-def sampling_of(job: Job) -> SamplingParams:
-    """The sampling parameters of a job, with its schema.
-
-    Raises:
-        InvalidParameter: it is no schema.
-    """
-    return job.sampling if job.schema is None else replace(job.sampling, json_schema=job.schema)
 
 
 def describe(llm: LLM, exits: object) -> EngineInfo:
@@ -185,7 +213,7 @@ def run(link: Link) -> None:
     Raises:
         EOFError, OSError: the pipe is closed.
     """
-    (load,) = link.receive(wait=True)
+    (load,) = link.receive(timeout=None)
     assert isinstance(load, Load)
     try:
         llm = LLM(**load.options)
@@ -193,13 +221,13 @@ def run(link: Link) -> None:
         link.send(LoadFailed(error))
         link.finish()
         return
-    worker = Worker(llm, link.send)
+    worker = Worker(llm, link.send, Shadow(llm, load.shadow, link.send), [llm.session.prepare_schemas])
     link.send(Ready(describe(llm, load.options.get("exits"))))
     while True:
-        for message in link.receive(wait=not worker.has_work):
+        for message in link.receive(worker.patience):
             assert not isinstance(message, Load)
             worker.handle(message)
-        if worker.has_work:
+        if worker.patience == 0:
             worker.step()
 
 

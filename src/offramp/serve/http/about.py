@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
+from contextlib import aclosing
 from dataclasses import asdict
 from typing import Any, Literal
 
@@ -12,13 +14,19 @@ from starlette.responses import JSONResponse, Response
 
 from offramp._version import __version__
 from offramp.errors import EngineDown
+from offramp.serve.http.dial import Asked
 from offramp.serve.http.errors import RESPONSES, ErrorDetail, answer_error, body_of
 from offramp.serve.http.front import FrontOf, check_key
+from offramp.serve.http.run import check_piece
 from offramp.serve.protocol import State
+from offramp.types.sampling import SamplingParams
 
 router = APIRouter()
 
 STARTED = int(time.time())
+
+WORKS_SECONDS, LOOK_SECONDS = 20.0, 0.02
+"""How long `/health_generate` waits for the engine, and how often it looks."""
 
 
 class Model(BaseModel):
@@ -33,7 +41,7 @@ class Model(BaseModel):
 
 
 class Models(BaseModel):
-    """All served models: one."""
+    """The served model, under each of its names."""
 
     object: Literal["list"] = "list"
     data: list[Model]
@@ -57,6 +65,12 @@ class NotReady(Ready):
     error: ErrorDetail
 
 
+class Load(BaseModel):
+    """How much is asked of the server, as vLLM tells it."""
+
+    server_load: int = Field(description="Generating requests that were taken and have not ended.")
+
+
 class Version(BaseModel):
     """Of offramp."""
 
@@ -74,8 +88,8 @@ class Info(BaseModel):
 
 @router.get("/v1/models", dependencies=[Depends(check_key)], responses={401: RESPONSES[401]}, tags=["OpenAI"])
 async def models(front: FrontOf) -> Models:
-    """The served model."""
-    return Models(data=[_model(front)])
+    """The served model, under each of its names."""
+    return Models(data=[_model(front, name) for name in front.settings.names])
 
 
 @router.get(
@@ -87,13 +101,13 @@ async def models(front: FrontOf) -> Models:
 async def model(model: str, front: FrontOf) -> Model:
     """One model."""
     front.check_model(model)
-    return _model(front)
+    return _model(front, model)
 
 
-def _model(front: FrontOf) -> Model:
+def _model(front: FrontOf, name: str) -> Model:
     info = front.client.info
     return Model(
-        id=front.settings.model_name,
+        id=name,
         created=STARTED,
         root=None if info is None else info.model,
         max_model_len=None if info is None else info.max_model_len,
@@ -121,6 +135,41 @@ async def ready(front: FrontOf) -> Response:
         body = {"status": front.client.state, **body_of(error)}
         return JSONResponse(body, failure.status_code, {"Retry-After": failure.headers["Retry-After"]})
     return JSONResponse({"status": "ready"})
+
+
+@router.get("/health_generate", responses={status: RESPONSES[status] for status in (429, 500, 503)}, tags=["health"])
+async def health_generate(front: FrontOf) -> Health:
+    """Whether the engine computes: it makes a token, or goes on with what it has, within 20 s."""
+    front.ready()
+    try:
+        await asyncio.wait_for(_works(front), WORKS_SECONDS)
+    except asyncio.TimeoutError:
+        hint = "see what the engine wrote to standard error"
+        raise EngineDown(f"the engine took no step in {WORKS_SECONDS:g} s", hint=hint) from None
+    return Health()
+
+
+async def _works(front: FrontOf) -> None:
+    """Return once the engine has done something. Where others run, or the queue is full, their next step will do.
+
+    Raises:
+        OfframpError: what it made is not well.
+    """
+    before = await front.client.stats()
+    while (now := await front.client.stats()).running:
+        if now.steps > before.steps:
+            return
+        await asyncio.sleep(LOOK_SECONDS)
+    job = front.job(front.tokenizer.encode("Hello"), SamplingParams(max_tokens=1), Asked("off", "off"))
+    async with aclosing(front.client.generate(job)) as pieces:
+        async for piece in pieces:
+            check_piece(piece)
+
+
+@router.get("/load", tags=["health"])
+async def load(front: FrontOf) -> Load:
+    """How much is asked of the server now."""
+    return Load(server_load=front.metrics.in_flight)
 
 
 @router.get("/version", tags=["health"])

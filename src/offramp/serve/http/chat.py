@@ -17,7 +17,7 @@ from offramp.serve.http.dial import read_dial
 from offramp.serve.http.front import Front, FrontOf, check_key
 from offramp.serve.http.logprobs import chat_logprobs
 from offramp.serve.http.reading import JsonRoute
-from offramp.serve.http.reports import exit_trace
+from offramp.serve.http.reports import exit_trace, joined_traces
 from offramp.serve.http.requests import ChatRequest, Message
 from offramp.serve.http.run import Tally
 from offramp.serve.http.tools import Calls, for_template, plan_tools
@@ -34,13 +34,13 @@ async def chat(body: ChatRequest, request: Request, front: FrontOf) -> Response:
     front.check_model(body.model)
     front.ready()
     asked = read_dial(body.exit, front.settings)
-    max_tokens, logprobs = _max_tokens(body), _logprobs(body)
-    sampling = body.sampling(max_tokens, logprobs)
     schema = body.response_format.wanted() if body.response_format is not None else None
     tools = plan_tools(body, front.tokenizer)
+    max_tokens = _max_tokens(body)
+    sampling = body.sampling(max_tokens, _logprobs(body), schema if tools.schema is None else tools.schema)
     _, prompt = await render(front, body.messages, tools.shown)
     front.check_context(prompt, max_tokens, "messages")
-    job = front.job(prompt, sampling, asked, schema=schema if tools.schema is None else tools.schema)
+    job = front.job(prompt, sampling, asked)
     writers = [ChatWriter(i, front.tokenizer, tools.calls(), asked.trace) for i in range(sampling.n)]
     kinds = ("chat.completion", "chat.completion.chunk")
     return await Answer(front, body, asked, tally, writers, kinds, "chatcmpl").respond(request, [job])
@@ -123,9 +123,7 @@ class ChatWriter:
             "logprobs": {"content": logprobs, "refusal": None} if told else None,
             "finish_reason": self.taken[-1]["finish_reason"],
         }
-        if self.trace:
-            choice["exit_trace"] = [token for part in self.taken for token in part["exit_trace"]]
-        return choice
+        return {**choice, **joined_traces(self.taken)}
 
     def _read(self, piece: Piece) -> tuple[str, list[dict[str, Any]], str | None]:
         """The text of a piece, the calls that are complete with it, and why it is the last."""

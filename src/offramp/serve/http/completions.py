@@ -17,7 +17,7 @@ from offramp.serve.http.dial import read_dial
 from offramp.serve.http.front import Front, FrontOf, check_key
 from offramp.serve.http.logprobs import CompletionForm, joined
 from offramp.serve.http.reading import JsonRoute
-from offramp.serve.http.reports import exit_trace
+from offramp.serve.http.reports import exit_trace, joined_traces
 from offramp.serve.http.requests import CompletionRequest
 from offramp.serve.http.run import Tally
 from offramp.serve.protocol import LogProbs, Piece
@@ -128,9 +128,7 @@ class CompletionWriter:
             "logprobs": joined([part["logprobs"] for part in taken]) if self.with_logprobs else None,
             "finish_reason": taken[-1]["finish_reason"],
         }
-        if self.trace:
-            choice["exit_trace"] = [token for part in taken for token in part["exit_trace"]]
-        return choice
+        return {**choice, **joined_traces(taken)}
 
     def _choice(self, piece: Piece) -> dict[str, Any]:
         if piece.prompt_logprobs is not None:

@@ -21,7 +21,7 @@ from offramp.serve.http.run import Choice, Tally, run_jobs
 from offramp.serve.logs import Log, RequestLog
 from offramp.serve.observe import Metrics
 from offramp.serve.protocol import EngineClient, EngineInfo, Job
-from offramp.serve.settings import ServerSettings
+from offramp.serve.settings import ServerSettings, dial_word
 from offramp.tokenizer import Tokenizer
 from offramp.types.sampling import SamplingParams
 
@@ -66,14 +66,14 @@ class Front:
         return info
 
     def check_model(self, model: str | None) -> None:
-        """A request's `model` must be the one that is served.
+        """A request's `model` must be a name of the one that is served.
 
         Raises:
             Refusal: it is not.
         """
-        name = self.settings.model_name
-        if model not in (None, name):
-            hint = f"`{name}` is served"
+        names = self.settings.names
+        if model is not None and model not in names:
+            hint = f"{' and '.join(f'`{name}`' for name in names)} {'is' if len(names) == 1 else 'are'} served"
             raise Refusal(404, f"there is no model `{model}`", param="model", code="model_not_found", hint=hint)
 
     async def encode(self, text: str, *, special: bool) -> list[int]:
@@ -133,7 +133,7 @@ class Front:
                 output_tokens=tally.output_tokens,
                 ttft=tally.ttft,
                 mean_depth=report.mean_exit_layer if report is not None and tally.output_tokens else None,
-                exit=asked.shown if isinstance(asked.shown, str) else str(asked.shown),
+                exit=dial_word(asked.dial),
                 outcome=tally.outcome,
             )
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from time import perf_counter
 from uuid import uuid4
 
@@ -15,6 +14,9 @@ from offramp.serve.http.errors import Refusal, answer_bug
 from offramp.serve.http.sse import ClientGone
 from offramp.serve.logs import Log, RequestLog
 from offramp.serve.settings import ServerSettings
+
+UNLOGGED = re.compile(r"/|/dashboard|/static/.*|/metrics|/load|/health(/ready|_generate)?")
+"""What pages, scrapers and probes fetch again and again is logged only where it fails."""
 
 REQUEST_ID = re.compile(r"[\w.:/+=-]{1,128}", re.ASCII)
 
@@ -52,7 +54,10 @@ class Gate:
         finally:
             self._write(request, scope, status, perf_counter() - started)
 
-    def _write(self, request: RequestLog, scope: Mapping[str, object], status: int, seconds: float) -> None:
+    def _write(self, request: RequestLog, scope: Scope, status: int, seconds: float) -> None:
+        path = scope["path"].removeprefix(scope.get("root_path", ""))
+        if UNLOGGED.fullmatch(path) and 0 < status < 400:
+            return
         what = {"id": request.id, "method": scope["method"], "path": scope["path"], "status": status or 499}
         self._log.write("request", **what, **request.fields, seconds=seconds)
         if request.trouble is not None:

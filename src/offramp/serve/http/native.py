@@ -99,7 +99,7 @@ async def generate(body: GenerateRequest, request: Request, front: FrontOf) -> R
     asked, sampling = read_dial(body.exit, front.settings), body.sampling()
     name, prompt = await _prompt(body, front)
     front.check_context(prompt, None, name)
-    job = front.job(prompt, sampling, asked, schema=body.json_schema)
+    job = front.job(prompt, sampling, asked)
     answer = NativeAnswer(front, asked, tally, info.num_layers, sampling.n)
     choices = front.run(request, [job], asked, tally)
     if body.stream:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from itertools import chain
 from typing import Any
 
@@ -83,6 +83,12 @@ def exit_summary(report: ExitReport | None, asked: Asked, num_layers: int) -> di
         "acceptance": round(accepted / proposed, 4) if proposed else None,
         "switched_off": report is not None and report.switched_off,
     }
+
+
+def joined_traces(parts: Iterable[Mapping[str, Any]]) -> dict[str, Any]:
+    """The field `exit_trace` of a whole choice, from its parts; no field where they have none."""
+    traces = [part["exit_trace"] for part in parts if "exit_trace" in part]
+    return {"exit_trace": list(chain.from_iterable(traces))} if traces else {}
 
 
 def exit_trace(piece: Piece, tokenizer: Tokenizer) -> list[dict[str, Any]]:

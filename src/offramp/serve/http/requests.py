@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -47,7 +48,7 @@ class StreamOptions(Body):
 class Generation(Body):
     """What completions and chat completions have in common."""
 
-    model: str | None = field("deviates", "The served model's name; may be left out.")
+    model: str | None = field("deviates", "A name of the served model; may be left out.")
     stream: bool | None = field("implemented", "Send the answer as server-sent events.")
     stream_options: StreamOptions | None = field("implemented", "`include_usage`, `continuous_usage_stats`.")
     temperature: float | None = field("implemented", "0 is greedy. 1 if left out.", ge=0, le=100)
@@ -75,7 +76,9 @@ class Generation(Body):
     ignore_eos: bool | None = field("extension", "Go on after the end-of-sequence token.")
     exit: ExitDial | None = field("extension", "Where tokens may leave the network; see above.")
 
-    def sampling(self, max_tokens: int | None, logprobs: int | None) -> SamplingParams:
+    def sampling(
+        self, max_tokens: int | None, logprobs: int | None, schema: Mapping[str, Any] | None = None
+    ) -> SamplingParams:
         """How tokens are drawn.
 
         Raises:
@@ -87,6 +90,7 @@ class Generation(Body):
             logit_bias=read_bias(self.logit_bias or {}),
             max_tokens=max_tokens,
             logprobs=logprobs,
+            json_schema=schema,
         )
 
 

@@ -32,11 +32,14 @@ class Tally:
     itl: list[float] = field(default_factory=list)
     reports: dict[int, ExitReport] = field(default_factory=dict)
     outcome: str = "cancelled"
+    _merged: tuple[int, ExitReport | None] = (0, None)  # of how many reports
 
     @property
     def report(self) -> ExitReport | None:
         """One report over all outputs that ended."""
-        return merged(self.reports.values())
+        if self._merged[0] < len(self.reports):
+            self._merged = len(self.reports), merged(self.reports.values())
+        return self._merged[1]
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's `usage`."""
@@ -105,6 +108,15 @@ def _note(tally: Tally, number: int, piece: Piece, last: dict[int, float]) -> No
         tally.output_tokens += len(piece.token_ids)
     if piece.report is not None:
         tally.reports[number] = piece.report
+    check_piece(piece)
+
+
+def check_piece(piece: Piece) -> None:
+    """A piece must not be the end of an output that broke off.
+
+    Raises:
+        OutputFailed: it is.
+    """
     if piece.finish_reason in ("error", "abort"):
         why = piece.error or "the model gave no finite number, or every token was banned"
         raise OutputFailed(f"an output broke off: {why}")

@@ -64,7 +64,7 @@ export function promise(position, engine) {
       "would choose after the same text.";
   }
   if (loss === "task") return `Of the prompts, ${share} or fewer are expected to lose a right answer.`;
-  if (loss === "text") return `The text is expected to differ from that of full depth by ${share} or less (1 − ROUGE-L).`;
+  if (loss === "text") return `The text is expected to differ from full depth's by ${share} or less (1 − ROUGE-L).`;
   if (loss === "reference") return `Likeness to the right text (ROUGE-L) is expected to fall by ${share} or less.`;
   return `The calibrated loss “${loss}” is expected to be ${share} or less.`;
 }
