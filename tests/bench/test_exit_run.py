@@ -65,7 +65,7 @@ def test_json_has_what_the_description_names(tmp_path: Path) -> None:
     assert values["settings"]["policies"] == ["lockstep", "compact", "depth"] and values["settings"]["name"] == "toy"
     cell = values["cells"][0]
     assert {"off_ms", "on_ms", "speedup", "realisation", "efficiency", "split", "off_split"} <= cell.keys()
-    assert {"layers", "top", "checks", "fill", "python"} == cell["split"].keys()
+    assert {"encoder", "layers", "top", "checks", "fill", "python"} == cell["split"].keys()
 
 
 def test_tables_have_a_row_for_each_cell(tmp_path: Path) -> None:
