@@ -12,6 +12,7 @@ from pathlib import Path
 from offramp.calibrate.answers import same_answer
 from offramp.calibrate.prompts import Prompt, read_prompts
 from offramp.errors import InvalidParameter
+from offramp.evaluate.similarity import rouge_l
 from offramp.models.cache import sha256_of
 from offramp.tokenizer import Tokenizer
 
@@ -58,8 +59,18 @@ SHIPPED: Mapping[str, Shipped] = {
         130,
         ("transformers", "vllm", "llama.cpp"),
     ),
+    "t5-restore": Shipped(
+        "restoration",
+        "t5-restore",
+        Path(__file__).with_name("restoration.jsonl"),
+        128,
+        (),
+        "ROUGE-L",
+        rouge_l,
+    ),
 }
-"""By the model's alias. `log_triage.jsonl` has the first 128 lines of the test set of `examples/log_triage`."""
+"""By the model's alias. The files have the first 128 lines of the test sets of `examples/log_triage` and
+`examples/restoration`."""
 
 
 def choose_exits(model: str, exits: list[int] | str | None, data: Path | None) -> list[int] | str | None:
