@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offramp.errors import PackError
+from offramp.errors import WeightsError
 from offramp.exits.pack import Base, ExitSpec
 from offramp.exits.read import read_pack
 from offramp.exits.write import params_json, write_pack
@@ -57,7 +57,7 @@ def test_writing_again_replaces_everything(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [np.nan, np.inf, 1e6])
 def test_numbers_that_float16_cannot_hold_are_refused(tmp_path: Path, number: float) -> None:
     bad = {**tensors(), "exits.4.adapter.bias": np.full(8, number, np.float32)}
-    with pytest.raises(PackError) as error:
+    with pytest.raises(WeightsError) as error:
         write_pack(tmp_path, BASE, EXITS, bad, vocabularies={"few": [1, 5, 19]})
     assert error.value.message == "tensor `exits.4.adapter.bias` holds a number that float16 cannot"
     assert not (tmp_path / "exits.json").exists()
