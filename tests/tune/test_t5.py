@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from offramp.errors import InvalidParameter, Unsupported, WeightsError
-from offramp.tune.t5 import DenseT5, buckets
+from offramp.models.relative import relative_buckets
+from offramp.tune.t5 import DenseT5
 from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape, shape_of_config, tensor_shapes
 from offramp.tune.t5_steps import T5Writer
 from tests.tune.t5_toys import SHAPE, as_transformers, ragged, toy_weights
@@ -51,10 +52,10 @@ def test_gradients_are_those_of_transformers() -> None:
 
 
 def test_buckets_of_far_positions_widen() -> None:
-    apart = torch.arange(-60, 61)
-    one_way = buckets(apart, False, 32, 128)
+    apart = torch.arange(-60, 61) + 128
+    one_way = torch.from_numpy(relative_buckets(32, 128, bidirectional=False))[apart]
     assert one_way[60:].tolist() == [0] * 61 and one_way[44:60].tolist() == list(range(16, 0, -1))
-    both = buckets(apart, True, 32, 128)
+    both = torch.from_numpy(relative_buckets(32, 128, bidirectional=True))[apart]
     assert int(both.max()) == 16 + 13 and int(both[:61].max()) == 13  # 8 + 8 log(60 / 8) / log(128 / 8) is 13.8
 
 
@@ -62,6 +63,7 @@ def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Ten
     """Final hidden states of one sequence, a token at a time and a head at a time, with K and V in lists: layers above
     the exit of a token project its K and V from the hidden state that it left with. `exits`: layers each token runs."""
     w, shape = model.weights, model.shape
+    one_way = torch.from_numpy(relative_buckets(shape.buckets, shape.distance, bidirectional=False))
     length = torch.tensor([len(source)])
     memory = model.encode(source[None], length).states[0]
     cache: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(shape.decoder_layers)]
@@ -90,7 +92,7 @@ def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Ten
             if layer >= exits[place]:
                 continue
             table = w["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-            near = table[buckets(torch.arange(place + 1) - place, False, shape.buckets, shape.distance)]
+            near = table[one_way[(torch.arange(place + 1) - place).clamp_min(-shape.distance) + shape.distance]]
             hidden = hidden + attend(x, own, cache[layer], near)
             x, cross = norm(hidden, f"{prefix}1.layer_norm.weight"), f"{prefix}1.EncDecAttention."
             pairs = [(w[f"{cross}k.weight"] @ m, w[f"{cross}v.weight"] @ m) for m in memory]

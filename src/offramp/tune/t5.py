@@ -5,7 +5,6 @@ Weights, hidden states and norms are float32; products are in `dtype`.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
@@ -13,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from offramp.models.relative import relative_buckets
 from offramp.tune.t5_shape import ACTIVATIONS, T5Shape
 
 Leave = Callable[[int, Tensor], Tensor | None]
@@ -41,6 +41,12 @@ class DenseT5:
 
     def __init__(self, shape: T5Shape, weights: Mapping[str, Tensor], dtype: torch.dtype, dropout: float = 0.0) -> None:
         self.shape, self.weights, self.dtype, self.dropout = shape, weights, dtype, dropout
+        self._buckets = {
+            stack: torch.from_numpy(
+                relative_buckets(shape.buckets, shape.distance, bidirectional=stack == "encoder")
+            ).to(self.head.device)
+            for stack in ("encoder", "decoder")
+        }
 
     @property
     def head(self) -> Tensor:
@@ -152,22 +158,6 @@ class DenseT5:
     def position_bias(self, stack: str, queries: Tensor, keys: Tensor) -> Tensor:
         """The bias of relative positions [1, heads, queries, keys]."""
         table = self.weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-        apart = keys[None] - queries[:, None]
-        bucket = buckets(apart, stack == "encoder", self.shape.buckets, self.shape.distance)
-        return F.embedding(bucket, table).permute(2, 0, 1)[None].to(self.dtype)
-
-
-def buckets(apart: Tensor, both_ways: bool, count: int, distance: int) -> Tensor:
-    """The bucket of each relative position, key minus query: one each for near ones, wider ones for those farther
-    away, up to `distance` (Raffel et al. 2020). `both_ways`: half of them are for keys behind the query."""
-    first = torch.zeros_like(apart)
-    if both_ways:
-        count //= 2
-        first = (apart > 0) * count
-        apart = apart.abs()
-    else:
-        apart = (-apart).clamp_min(0)
-    exact = count // 2
-    share = (apart.clamp_min(1).float() / exact).log() / math.log(distance / exact)
-    far = (exact + (share * (count - exact)).long()).clamp_max(count - 1)
-    return first + torch.where(apart < exact, apart, far)
+        reach = self.shape.distance
+        apart = (keys[None] - queries[:, None]).clamp(-reach, reach)
+        return F.embedding(self._buckets[stack][apart + reach], table).permute(2, 0, 1)[None].to(self.dtype)
