@@ -83,7 +83,7 @@ class Leaving:
 
     def __init__(self, exits: Exits, criterion: str, threshold: float, tokens: int) -> None:
         self._exits, self._criterion, self._threshold = exits, criterion, threshold
-        self.layers = torch.full((tokens,), exits.model.shape.decoder_layers)
+        self.layers = torch.full((tokens,), exits.model.spec.num_layers)
         self._before: Tensor | None = None
 
     def __call__(self, layer: int, hidden: Tensor) -> Tensor:
@@ -132,7 +132,7 @@ class Seen:
     def first_right(self, top: Tensor) -> Tensor:
         """The first layer of an exit that chooses `top`, or the last layer."""
         agree = torch.stack([*(choice == top for choice in self._choices), torch.ones_like(top, dtype=torch.bool)])
-        return torch.tensor([*self._exits.layers, self._exits.model.shape.decoder_layers])[agree.int().argmax(0)]
+        return torch.tensor([*self._exits.layers, self._exits.model.spec.num_layers])[agree.int().argmax(0)]
 
 
 @torch.no_grad()
@@ -214,10 +214,10 @@ def mean(values: Sequence[float]) -> float:
 
 def read_exits(folder: Path) -> Exits:
     """The model in a folder, and its exits."""
-    shape, weights = read_t5(folder)
+    spec, weights = read_t5(str(folder))
     pack, names = read_pack(folder), ("classifier.weight", "classifier.bias")
     classifiers = [{n: torch.tensor(pack.tensor(layer, n)).float() for n in names} for layer in pack.layers]
-    return Exits(DenseT5(shape, weights, torch.float32), pack.layers, classifiers)
+    return Exits(DenseT5(spec, weights, torch.float32), pack.layers, classifiers)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -77,8 +77,8 @@ def test_the_loss_falls_and_the_card_says_so(made: Path) -> None:
 
 def test_transformers_reads_the_folder_and_says_the_same(made: Path) -> None:
     other = transformers.T5ForConditionalGeneration.from_pretrained(made).float().eval()
-    shape, weights = read_t5(made)
-    model = DenseT5(shape, weights, torch.float32)
+    spec, weights = read_t5(str(made))
+    model = DenseT5(spec, weights, torch.float32)
     pairs = load_pairs(made / "work" / "pairs.npz")
     batch = pair_batch(pairs, np.arange(7))
     mask = (torch.arange(batch.source.shape[1]) < batch.source_lengths[:, None]).long()

@@ -3,26 +3,32 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from offramp.errors import InvalidParameter, Unsupported, WeightsError
-from offramp.models.relative import relative_buckets
+from offramp.errors import InvalidParameter, Unsupported
+from offramp.models import expected_tensors, relative_buckets, t5_spec_from_hf
+from offramp.models.t5 import FeedForward
 from offramp.tune.t5 import DenseT5
-from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape, shape_of_config, tensor_shapes
+from offramp.tune.t5_files import config_of, read_t5
+from offramp.tune.t5_shape import new_weights, parse_shape
 from offramp.tune.t5_steps import T5Writer
-from tests.tune.t5_toys import SHAPE, as_transformers, ragged, toy_weights
+from tests.models.t5_toys import save_t5
+from tests.models.toys import save_model
+from tests.tune.t5_toys import SPEC, as_transformers, ragged, toy_weights
 
 
 @pytest.mark.parametrize("activation", ["gated-gelu", "relu"])
-def test_logits_and_hidden_states_are_those_of_transformers(activation: str) -> None:
-    shape = replace(SHAPE, activation=activation)
-    weights = toy_weights(shape)
-    model, other = DenseT5(shape, weights, torch.float32), as_transformers(shape, weights)
-    source, lengths, given = ragged(shape)
+def test_logits_and_hidden_states_are_those_of_transformers(activation: FeedForward) -> None:
+    spec = replace(SPEC, feed_forward=activation)
+    weights = toy_weights(spec)
+    model, other = DenseT5(spec, weights, torch.float32), as_transformers(spec, weights)
+    source, lengths, given = ragged(spec)
     mask = (torch.arange(30) < lengths[:, None]).long()
     with torch.no_grad():
         wanted = other(input_ids=source, attention_mask=mask, decoder_input_ids=given, output_hidden_states=True)
@@ -39,7 +45,7 @@ def test_logits_and_hidden_states_are_those_of_transformers(activation: str) -> 
 
 def test_gradients_are_those_of_transformers() -> None:
     weights = {name: t.requires_grad_() for name, t in toy_weights().items()}
-    model, other = DenseT5(SHAPE, weights, torch.float32), as_transformers(SHAPE, weights)
+    model, other = DenseT5(SPEC, weights, torch.float32), as_transformers(SPEC, weights)
     source, lengths, given = ragged()
     mask = (torch.arange(30) < lengths[:, None]).long()
     following = given.roll(-1, 1)
@@ -62,21 +68,21 @@ def test_buckets_of_far_positions_widen() -> None:
 def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Tensor:
     """Final hidden states of one sequence, a token at a time and a head at a time, with K and V in lists: layers above
     the exit of a token project its K and V from the hidden state that it left with. `exits`: layers each token runs."""
-    w, shape = model.weights, model.shape
-    one_way = torch.from_numpy(relative_buckets(shape.buckets, shape.distance, bidirectional=False))
+    w, spec = model.weights, model.spec
+    one_way = torch.from_numpy(relative_buckets(spec.num_buckets, spec.max_distance, bidirectional=False))
     length = torch.tensor([len(source)])
     memory = model.encode(source[None], length).states[0]
-    cache: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(shape.decoder_layers)]
+    cache: list[list[tuple[Tensor, Tensor]]] = [[] for _ in range(spec.num_layers)]
     finals = []
 
     def norm(x: Tensor, name: str) -> Tensor:
-        return x * torch.rsqrt(x.square().mean() + shape.eps) * w[name]
+        return x * torch.rsqrt(x.square().mean() + spec.rms_norm_eps) * w[name]
 
     def attend(x: Tensor, prefix: str, kv: list[tuple[Tensor, Tensor]], bias: Tensor | None) -> Tensor:
         outs = []
         q = w[f"{prefix}q.weight"] @ x
-        for head in range(shape.heads):
-            part = slice(head * shape.head_dim, (head + 1) * shape.head_dim)
+        for head in range(spec.num_heads):
+            part = slice(head * spec.head_dim, (head + 1) * spec.head_dim)
             scores = torch.stack([q[part] @ k[part] for k, _ in kv])
             scores = scores if bias is None else scores + bias[:, head]
             outs.append(scores.softmax(0) @ torch.stack([v[part] for _, v in kv]))
@@ -84,7 +90,7 @@ def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Ten
 
     for place, token in enumerate(given.tolist()):
         hidden = w["shared.weight"][token]
-        for layer in range(shape.decoder_layers):
+        for layer in range(spec.num_layers):
             prefix = f"decoder.block.{layer}.layer."
             x = norm(hidden, f"{prefix}0.layer_norm.weight")
             own = f"{prefix}0.SelfAttention."
@@ -92,7 +98,7 @@ def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Ten
             if layer >= exits[place]:
                 continue
             table = w["decoder.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-            near = table[one_way[(torch.arange(place + 1) - place).clamp_min(-shape.distance) + shape.distance]]
+            near = table[one_way[(torch.arange(place + 1) - place).clamp_min(-spec.max_distance) + spec.max_distance]]
             hidden = hidden + attend(x, own, cache[layer], near)
             x, cross = norm(hidden, f"{prefix}1.layer_norm.weight"), f"{prefix}1.EncDecAttention."
             pairs = [(w[f"{cross}k.weight"] @ m, w[f"{cross}v.weight"] @ m) for m in memory]
@@ -105,7 +111,7 @@ def twin(model: DenseT5, source: Tensor, given: Tensor, exits: list[int]) -> Ten
 
 
 def test_tokens_that_leave_are_filled_as_in_the_twin() -> None:
-    model = DenseT5(SHAPE, toy_weights(), torch.float32)
+    model = DenseT5(SPEC, toy_weights(), torch.float32)
     source, _, given = ragged()
     exits = [int(e) for e in torch.randint(0, 4, (26,), generator=torch.Generator().manual_seed(2))]
     assert set(exits) == {0, 1, 2, 3}
@@ -116,30 +122,59 @@ def test_tokens_that_leave_are_filled_as_in_the_twin() -> None:
         torch.testing.assert_close(found[0], twin(model, source[0], given[0], exits), atol=1e-5, rtol=1e-5)
 
 
-def test_a_shape_is_read_from_its_config_and_says_what_is_wrong() -> None:
-    assert shape_of_config(SHAPE.config()) == SHAPE
-    assert parse_shape("layers=2,width=64") == T5Shape(layers=2, width=64)
-    for text, said in (("layer=2", "no `layer`"), ("layers=two", "whole number"), ("layers=0", "layers")):
+def test_a_shape_says_what_a_new_model_is_like_or_what_is_wrong() -> None:
+    spec = parse_shape("layers=2,width=64")
+    assert (spec.num_encoder_layers, spec.num_layers, spec.hidden_size, spec.vocab_size) == (2, 16, 64, 4096)
+    assert t5_spec_from_hf(config_of(spec), ("shared.weight",)) == spec
+    for text, said in (
+        ("layer=2", "no `layer`"),
+        ("layers=two", "whole number"),
+        ("layers=0", "layers"),
+        ("decoder_layers=1", "at least 2"),
+        ("vocabulary=299", "at least 300"),
+    ):
         with pytest.raises(InvalidParameter, match=said):
             parse_shape(text)
-    for change in ({"model_type": "llama"}, {"feed_forward_proj": "gated-silu"}, {"tie_word_embeddings": False}):
-        with pytest.raises(Unsupported):
-            shape_of_config({**SHAPE.config(), **change})
-    with pytest.raises(WeightsError, match="d_model"):
-        shape_of_config({**SHAPE.config(), "d_model": "wide"})
+
+
+@pytest.mark.parametrize(
+    ("changes", "said"),
+    [
+        ({"untied": True}, "not tied"),
+        ({"decoder_start_token_id": 3}, "this model begins with 3 and ends with 1"),
+        ({"eos_token_id": [1, 2]}, "ends with 1, 2"),
+        ({"num_decoder_layers": 1}, "at least two layers"),
+    ],
+)
+def test_a_t5_that_cannot_be_trained_is_refused(tmp_path: Path, changes: dict[str, Any], said: str) -> None:
+    save_t5(tmp_path, **changes)
+    with pytest.raises(Unsupported, match=said):
+        read_t5(str(tmp_path))
+
+
+def test_a_decoder_only_model_is_refused(tmp_path: Path) -> None:
+    save_model(tmp_path)
+    with pytest.raises(Unsupported, match="decoder-only"):
+        read_t5(str(tmp_path))
+
+
+def test_what_comes_with_offramp_is_read_by_name() -> None:
+    spec, weights = read_t5("t5-restore")
+    assert spec == parse_shape("layers=6")
+    assert {name: tuple(t.shape) for name, t in weights.items()} == expected_tensors(spec)
 
 
 def test_first_weights_have_t5s_spread() -> None:
-    shape = T5Shape(layers=1, decoder_layers=2)
-    weights = new_weights(shape, 3)
-    assert {name: tuple(t.shape) for name, t in weights.items()} == tensor_shapes(shape)
+    spec = parse_shape("layers=1,decoder_layers=2")
+    weights = new_weights(spec, 3)
+    assert {name: tuple(t.shape) for name, t in weights.items()} == expected_tensors(spec)
     assert float(weights["shared.weight"].std()) == pytest.approx(1, rel=0.01)
     spread = float(weights["decoder.block.1.layer.1.EncDecAttention.q.weight"].std())
     assert spread == pytest.approx((256 * 64) ** -0.5, rel=0.02)
 
 
 def test_step_by_step_is_as_all_at_once_whichever_tokens_leave() -> None:
-    model = DenseT5(SHAPE, toy_weights(), torch.float32)
+    model = DenseT5(SPEC, toy_weights(), torch.float32)
     source, lengths, given = ragged()
     runs = torch.randint(1, 4, given.shape, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():

@@ -16,19 +16,19 @@ from offramp.types.sampling import SamplingParams
 from tests.executors.kinds import make_executor, read_hidden, slots_of
 from tests.executors.t5_toys import encode_all
 from tests.executors.toys import block_tables, run_all
-from tests.tune.t5_toys import SHAPE, ragged, toy_weights, write_texts
+from tests.tune.t5_toys import SPEC, ragged, toy_weights, write_texts
 
 
 def test_the_executor_computes_from_the_written_folder_what_training_computed(tmp_path: Path) -> None:
     weights = {name: tensor.half().float() for name, tensor in toy_weights().items()}
     texts = write_texts(tmp_path / "texts.jsonl").read_text(encoding="utf-8").splitlines()
-    write_t5(tmp_path / "model", SHAPE, weights, new_tokenizer(texts, SHAPE.vocabulary))
+    write_t5(tmp_path / "model", SPEC, weights, new_tokenizer(texts, SPEC.vocab_size))
     loaded = load_any(str(tmp_path / "model"))
     assert loaded.tokenizer.encode("whale")[-1] == loaded.tokenizer.eos_token_id == loaded.spec.eos_token_ids[0]
-    exits = static_exits([0, 1, 2], SHAPE.decoder_layers)
+    exits = static_exits([0, 1, 2], SPEC.num_layers)
     executor = make_executor("torch", loaded.spec, loaded.weights, exits, block_size=4, num_blocks=32)
     source, lengths, given = ragged()
-    dense = DenseT5(SHAPE, weights, torch.float32)
+    dense = DenseT5(SPEC, weights, torch.float32)
     with torch.no_grad():
         states = dense.decode(given, dense.encode(source, lengths), range(4))
         log_probs = dense.logits(states[-1]).log_softmax(-1)

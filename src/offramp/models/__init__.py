@@ -7,7 +7,7 @@ from offramp.models.cache import Progress, cache_dir
 from offramp.models.from_gguf import spec_from_gguf
 from offramp.models.from_hf import spec_from_hf
 from offramp.models.hub import ModelFiles, resolve
-from offramp.models.load import AnyModel, LoadedModel, load_any, load_model
+from offramp.models.load import AnyModel, LoadedModel, load_any, load_model, open_model
 from offramp.models.pull import pull
 from offramp.models.relative import relative_buckets
 from offramp.models.rope import RopeSpec, inverse_frequencies
@@ -34,6 +34,7 @@ __all__ = [
     "inverse_frequencies",
     "load_any",
     "load_model",
+    "open_model",
     "pull",
     "relative_buckets",
     "resolve",

@@ -12,7 +12,7 @@ from offramp.errors import Unsupported, WeightsError
 from offramp.models.cache import Progress
 from offramp.models.from_gguf import spec_of_gguf
 from offramp.models.from_hf import spec_from_hf
-from offramp.models.hub import resolve
+from offramp.models.hub import ModelFiles, resolve
 from offramp.models.spec import ModelSpec
 from offramp.models.t5_from_hf import t5_spec_from_hf
 from offramp.models.tensors import Spec, check_tensors
@@ -68,27 +68,34 @@ def load_any(model: str, progress: Progress | None = None) -> AnyModel:
         TokenizerError: no readable tokenizer.
     """
     files = resolve(model, progress)
-    if files.form == "gguf":
-        gguf = GGUFWeights(files.path)
-        tokenizer = tokenizer_from_gguf(gguf.metadata)
-        return _loaded(files.name, spec_of_gguf(gguf), gguf, tokenizer, b"")
-    path = files.path / "config.json"
-    config, generation = _read_json(path), files.path / "generation_config.json"
-    generating = _read_json(generation) if generation.is_file() else None
-    plain = None if config.get("model_type") == "t5" else spec_from_hf(config, generating)
-    weights = SafetensorsWeights(files.path)
-    spec = plain or t5_spec_from_hf(config, weights.shapes(), generating)
-    return _loaded(files.name, spec, weights, tokenizer_from_folder(files.path), path.read_bytes())
-
-
-def _loaded(name: str, spec: Spec, weights: WeightSource, tokenizer: Tokenizer, config: bytes) -> AnyModel:
-    check_tensors(spec, weights)
+    spec, weights = open_model(files)
+    if isinstance(weights, GGUFWeights):
+        tokenizer, config = tokenizer_from_gguf(weights.metadata), b""
+    else:
+        tokenizer, config = tokenizer_from_folder(files.path), (files.path / "config.json").read_bytes()
     if not spec.eos_token_ids and tokenizer.eos_token_id is not None:
         spec = replace(spec, eos_token_ids=(tokenizer.eos_token_id,))
     identity = hashlib.sha256(config + fingerprint(weights.files).encode()).hexdigest()
     if isinstance(spec, ModelSpec):
-        return LoadedModel(name, spec, weights, tokenizer, identity)
-    return AnyModel(name, spec, weights, tokenizer, identity)
+        return LoadedModel(files.name, spec, weights, tokenizer, identity)
+    return AnyModel(files.name, spec, weights, tokenizer, identity)
+
+
+def open_model(files: ModelFiles) -> tuple[Spec, WeightSource]:
+    """What a model looks like and its weights, which fit together; see `load_any` for errors. Needs no tokenizer."""
+    spec: Spec
+    weights: WeightSource
+    if files.form == "gguf":
+        weights = gguf = GGUFWeights(files.path)
+        spec = spec_of_gguf(gguf)
+    else:
+        config, generation = _read_json(files.path / "config.json"), files.path / "generation_config.json"
+        generating = _read_json(generation) if generation.is_file() else None
+        plain = None if config.get("model_type") == "t5" else spec_from_hf(config, generating)
+        weights = SafetensorsWeights(files.path)
+        spec = plain or t5_spec_from_hf(config, weights.shapes(), generating)
+    check_tensors(spec, weights)
+    return spec, weights
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -85,7 +85,7 @@ class CalmTrainer(PairTrainer):
         learnt = pairs.numbers(held_out=False)
         dealt = deal_pairs(pairs, learnt, train.batch_tokens, train.epochs, train.train_seed)
         super().__init__([dict(model.weights)], train, model, pairs, dealt)
-        self._weights = exit_weights(settings.exit_weights, model.shape.decoder_layers)
+        self._weights = exit_weights(settings.exit_weights, model.spec.num_layers)
         self._held_out = first_pairs(pairs, JUDGED)
         self._limit = None if settings.minutes is None else 60 * settings.minutes
         self._planned, self._began = len(dealt), 0.0
@@ -104,7 +104,7 @@ class CalmTrainer(PairTrainer):
     def _learn(self, batch: PairBatch) -> Tensor:
         model = self._model
         encoded = model.encode(batch.source, batch.source_lengths)
-        states = model.decode(batch.given, encoded, range(1, model.shape.decoder_layers + 1))
+        states = model.decode(batch.given, encoded, range(1, model.spec.num_layers + 1))
         loss = torch.zeros((), device=self._device)
         for weight, hidden in zip(self._weights, states, strict=True):
             met = model.states(hidden.flatten(0, 1).index_select(0, batch.rows))
@@ -140,7 +140,7 @@ class CalmTrainer(PairTrainer):
         for name, tensor in self._parts[0].items():
             kind = "queries" if name.endswith(".q.weight") else "tables" if is_table(name) else "matrices"
             named["norms" if tensor.dim() == 1 else kind].append(tensor)
-        scales = {"queries": self._model.shape.head_dim**-0.5, "tables": TABLES}
+        scales = {"queries": self._model.spec.head_dim**-0.5, "tables": TABLES}
         decay = self._settings.weight_decay
         return [
             {
@@ -156,7 +156,7 @@ class CalmTrainer(PairTrainer):
     def _look(self) -> tuple[dict[str, Any], list[float]]:
         """Cross-entropy of the top and of each exit, and how often an exit chooses what the top does; the score is the
         loss that is trained."""
-        depth, count = self._model.shape.decoder_layers, 0
+        depth, count = self._model.spec.num_layers, 0
         losses, agree, right = np.zeros(depth), np.zeros(depth), 0
         for batch in batches_of(self._pairs, self._held_out, self._device):
             states = answer_states(self._model, batch)
@@ -241,7 +241,7 @@ def classify(classifiers: Sequence[Any], x: Tensor) -> Tensor:
 def answer_states(model: DenseT5, batch: PairBatch) -> list[Tensor]:
     """Hidden states [target tokens, width] behind every decoder layer, where target tokens are chosen."""
     encoded = model.encode(batch.source, batch.source_lengths)
-    states = model.decode(batch.given, encoded, range(1, model.shape.decoder_layers + 1))
+    states = model.decode(batch.given, encoded, range(1, model.spec.num_layers + 1))
     return [hidden.flatten(0, 1).index_select(0, batch.rows) for hidden in states]
 
 

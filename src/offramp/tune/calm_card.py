@@ -18,14 +18,14 @@ CALLED = {
 
 def calm_card(provenance: Mapping[str, Any]) -> str:
     """The card, in Markdown."""
-    shape, data, top = provenance["model"]["shape"], provenance["data"], provenance["full_depth_of"]
+    spec, data, top = provenance["model"]["spec"], provenance["data"], provenance["full_depth_of"]
     curves = {"max_prob": provenance["exits"], **provenance["criteria"]}
     parts = [
         "# A T5 trained for its exits",
-        f"{shape['layers']} encoder layers, {shape['decoder_layers']} decoder layers, width {shape['width']}, "
-        f"{shape['vocabulary']:,} tokens. Exits at decoder layers {listed(provenance['plan']['layers'])}, each with "
-        "the model's own final norm and LM head, and a linear classifier (CALM, Schuster et al. 2022). This folder is "
-        "the model and its exit pack at once.",
+        f"{spec['num_encoder_layers']} encoder layers, {spec['num_layers']} decoder layers, width "
+        f"{spec['hidden_size']}, {spec['vocab_size']:,} tokens. Exits at decoder layers "
+        f"{listed(provenance['plan']['layers'])}, each with the model's own final norm and LM head, and a linear "
+        "classifier (CALM, Schuster et al. 2022). This folder is the model and its exit pack at once.",
         f"Made by offramp {provenance['offramp']}:",
         f"    {provenance['command']}",
         "## How good it is",

@@ -20,6 +20,7 @@ from offramp.executors.torch.executor import find_device
 from offramp.exits.pack import Base, ExitSpec, check_layers, norm_fingerprint
 from offramp.exits.read import read_pack
 from offramp.exits.write import replace_file, write_pack
+from offramp.models import T5Spec, resolve
 from offramp.tokenizer import tokenizer_from_folder
 from offramp.tune.begin import begin
 from offramp.tune.calm import CalmTrainer, ClassifierTrainer, new_classifiers
@@ -32,14 +33,12 @@ from offramp.tune.report import Meter, Update
 from offramp.tune.request import TuneRequest
 from offramp.tune.t5 import DenseT5
 from offramp.tune.t5_files import read_t5, write_t5
-from offramp.tune.t5_shape import T5Shape, new_weights, parse_shape
+from offramp.tune.t5_shape import new_weights, parse_shape
 from offramp.tune.t5_tokenizer import new_tokenizer
 from offramp.types.exits import ExitParams
 
 FOR_WORDS = 75_000
 """A new tokenizer learns from so many records."""
-
-NORM = "decoder.final_layer_norm.weight"
 
 
 def tune_calm(request: TuneRequest, update: Update) -> dict[str, Any]:
@@ -50,52 +49,52 @@ def tune_calm(request: TuneRequest, update: Update) -> dict[str, Any]:
         OfframpError: the model or the data cannot be had.
     """
     device, state = find_device(request.backend.device), request.out / "run"
-    first = None if request.calm.shape else read_t5(Path(request.model))
-    shape = parse_shape(request.calm.shape) if first is None else first[0]
-    layers = exit_layers(request, shape)
+    shape = request.calm.shape
+    spec, first = (parse_shape(shape), None) if shape else read_t5(request.model)
+    layers = exit_layers(request, spec)
     begin(request.out, state, request.settings(router=False), request.resume)
-    pairs = prepared(request, shape, request.work or request.out / "work", update)
+    pairs = prepared(request, spec, request.work or request.out / "work", update)
     done, checkpoint, history = state / "model.done", state / "checkpoint.pt", state / "history.json"
     if not done.is_file():
         seed = request.train.train_seed
-        weights = _on(device, new_weights(shape, seed) if first is None else first[1], learn=True)
-        model = DenseT5(shape, weights, product_dtype(device), request.calm.dropout)
+        weights = _on(device, new_weights(spec, seed) if first is None else first, learn=True)
+        model = DenseT5(spec, weights, product_dtype(device), request.calm.dropout)
         trainer = CalmTrainer(model, pairs, request.train, request.calm)
         trainer.run(checkpoint, Meter(update, "model", trainer.tokens(trainer.steps)))
-        write_t5(request.out, shape, weights, pairs.tokenizer)
+        write_t5(request.out, spec, weights, pairs.tokenizer)
         replace_file(history, json.dumps(trainer.progress.history).encode())
         done.touch()
         checkpoint.unlink()
     # From here on the model is what was written.
-    weights = _on(device, read_t5(request.out)[1])
-    classifiers = new_classifiers(layers, shape.width, device)
-    frozen = DenseT5(shape, weights, product_dtype(device))
+    weights = _on(device, read_t5(str(request.out))[1])
+    classifiers = new_classifiers(layers, spec.hidden_size, device)
+    frozen = DenseT5(spec, weights, product_dtype(device))
     second = ClassifierTrainer(classifiers, layers, frozen, pairs, request.train, request.calm)
     second.run(checkpoint, Meter(update, "classifiers", second.tokens(second.steps)))
-    verdict = judge_exits(DenseT5(shape, weights, torch.float32), layers, classifiers, pairs)
+    verdict = judge_exits(DenseT5(spec, weights, torch.float32), layers, classifiers, pairs)
     histories = {"history": json.loads(history.read_bytes()), "classifier_history": second.progress.history}
-    said = {**_provenance(request, shape, layers, pairs), **said_of(verdict), **histories}
-    _write(request.out, shape, layers, weights[NORM], classifiers, verdict, said)
+    said = {**_provenance(request, spec, layers, pairs), **said_of(verdict), **histories}
+    _write(request.out, spec, layers, weights[spec.final_norm], classifiers, verdict, said)
     checkpoint.unlink()
     return dict(read_pack(request.out).provenance)
 
 
-def exit_layers(request: TuneRequest, shape: T5Shape) -> tuple[int, ...]:
+def exit_layers(request: TuneRequest, spec: T5Spec) -> tuple[int, ...]:
     """The exits given, or one behind every layer but the last.
 
     Raises:
         PackError: there are no such layers.
     """
     if request.exits == "auto":
-        return tuple(range(1, shape.decoder_layers))
+        return tuple(range(1, spec.num_layers))
     layers = tuple(int(layer) for layer in request.exits)
-    check_layers(layers, shape.decoder_layers)
+    check_layers(layers, spec.num_layers)
     if layers[0] == 0:
         raise InvalidParameter("a T5's exits are behind a layer, the first at 1", param="exits")
     return layers
 
 
-def prepared(request: TuneRequest, shape: T5Shape, work: Path, update: Update) -> Pairs:
+def prepared(request: TuneRequest, spec: T5Spec, work: Path, update: Update) -> Pairs:
     """The data as tokens, made if they are not there.
 
     Raises:
@@ -111,28 +110,29 @@ def prepared(request: TuneRequest, shape: T5Shape, work: Path, update: Update) -
                 f"`{ready}` was made of other data than `{path}`", param="work", hint="remove it, or choose another"
             )
     else:
-        pairs = _prepare(request, shape, path, update)
+        pairs = _prepare(request, spec, path, update)
         work.mkdir(parents=True, exist_ok=True)
         pairs.save(ready)
     largest = int(max(pairs.sources.ids.max(), pairs.targets.ids.max()))
-    if largest >= shape.vocabulary:
+    if largest >= spec.vocab_size:
         raise InvalidParameter(
-            f"the data have a token {largest}, and the model has {shape.vocabulary} tokens",
+            f"the data have a token {largest}, and the model has {spec.vocab_size} tokens",
             param="data",
             hint="prepare the data anew, with this model",
         )
     return pairs
 
 
-def _prepare(request: TuneRequest, shape: T5Shape, path: Path, update: Update) -> Pairs:
+def _prepare(request: TuneRequest, spec: T5Spec, path: Path, update: Update) -> Pairs:
     import tokenizers
 
     texts = read_texts(path)
     if request.calm.shape:
-        tokenizer = new_tokenizer((text for pair in texts[:FOR_WORDS] for text in pair), shape.vocabulary)
+        tokenizer = new_tokenizer((text for pair in texts[:FOR_WORDS] for text in pair), spec.vocab_size)
     else:
-        tokenizer_from_folder(Path(request.model))
-        tokenizer = (Path(request.model) / "tokenizer.json").read_bytes()
+        folder = resolve(request.model).path
+        tokenizer_from_folder(folder)
+        tokenizer = (folder / "tokenizer.json").read_bytes()
     backend = tokenizers.Tokenizer.from_str(tokenizer.decode())
 
     def encode(text: str) -> list[int]:
@@ -150,14 +150,14 @@ def _on(device: torch.device, weights: dict[str, Tensor], learn: bool = False) -
     return {name: tensor.to(device).requires_grad_(learn) for name, tensor in weights.items()}
 
 
-def _provenance(request: TuneRequest, shape: T5Shape, layers: tuple[int, ...], pairs: Pairs) -> dict[str, Any]:
+def _provenance(request: TuneRequest, spec: T5Spec, layers: tuple[int, ...], pairs: Pairs) -> dict[str, Any]:
     held_out = pairs.numbers(held_out=True)
     lengths = pairs.targets.lengths_of(pairs.target_of)
     return {
         "offramp": __version__,
         "command": request.command,
         "recipes": list(request.recipes),
-        "model": {"shape": asdict(shape), "start": request.model or "none", "layers": shape.decoder_layers},
+        "model": {"spec": asdict(spec), "start": request.model or "none", "layers": spec.num_layers},
         "plan": {"layers": list(layers), "why": "They were given" if request.exits != "auto" else "All there can be"},
         "data": {
             "pairs": len(lengths),
@@ -172,7 +172,7 @@ def _provenance(request: TuneRequest, shape: T5Shape, layers: tuple[int, ...], p
 
 def _write(
     out: Path,
-    shape: T5Shape,
+    spec: T5Spec,
     layers: tuple[int, ...],
     norm: Tensor,
     classifiers: list[dict[str, Tensor]],
@@ -180,7 +180,7 @@ def _write(
     said: dict[str, Any],
 ) -> None:
     """Write exit pack and card; exits start at the lowest threshold of `max_prob` with the first of `PRECISIONS`."""
-    base = Base(shape.decoder_layers, shape.width, shape.vocabulary, None, norm_fingerprint(norm.cpu().numpy()))
+    base = Base(spec.num_layers, spec.hidden_size, spec.vocab_size, None, norm_fingerprint(norm.cpu().numpy()))
     tensors = {
         f"exits.{layer}.{name}": tensor.detach().cpu().numpy()
         for layer, parts in zip(layers, classifiers, strict=True)

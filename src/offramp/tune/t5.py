@@ -12,8 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from offramp.models.relative import relative_buckets
-from offramp.tune.t5_shape import ACTIVATIONS, T5Shape
+from offramp.models import T5Spec, relative_buckets
 
 Leave = Callable[[int, Tensor], Tensor | None]
 """Takes a count of decoder layers and the hidden states behind them; says which tokens have left by now, bool
@@ -33,17 +32,17 @@ class DenseT5:
     """The layers of a T5.
 
     Args:
-        shape: its sizes.
+        spec: what it looks like; its head is its embedding.
         weights: its tensors by their Hugging Face names, float32.
         dtype: of products.
         dropout: the share of each sublayer's output that is dropped.
     """
 
-    def __init__(self, shape: T5Shape, weights: Mapping[str, Tensor], dtype: torch.dtype, dropout: float = 0.0) -> None:
-        self.shape, self.weights, self.dtype, self.dropout = shape, weights, dtype, dropout
+    def __init__(self, spec: T5Spec, weights: Mapping[str, Tensor], dtype: torch.dtype, dropout: float = 0.0) -> None:
+        self.spec, self.weights, self.dtype, self.dropout = spec, weights, dtype, dropout
         self._buckets = {
             stack: torch.from_numpy(
-                relative_buckets(shape.buckets, shape.distance, bidirectional=stack == "encoder")
+                relative_buckets(spec.num_buckets, spec.max_distance, bidirectional=stack == "encoder")
             ).to(self.head.device)
             for stack in ("encoder", "decoder")
         }
@@ -51,16 +50,15 @@ class DenseT5:
     @property
     def head(self) -> Tensor:
         """The matrix of the LM head [vocabulary, width]."""
-        return self.weights["shared.weight"]
+        return self.weights[self.spec.lm_head]
 
     def normed(self, hidden: Tensor) -> Tensor:
         """What classifiers read, at any exit: under the shared norm, float32."""
-        return F.rms_norm(hidden, (self.shape.width,), self.weights["decoder.final_layer_norm.weight"], self.shape.eps)
+        return F.rms_norm(hidden, (self.spec.hidden_size,), self.weights[self.spec.final_norm], self.spec.rms_norm_eps)
 
     def states(self, hidden: Tensor) -> Tensor:
         """What the head's matrix multiplies, at any exit: normed and scaled, in the type of products."""
-        scale: float = self.shape.width**-0.5
-        return (self.normed(hidden) * scale).to(self.dtype)
+        return (self.normed(hidden) * self.spec.head_scale).to(self.dtype)
 
     def logits(self, hidden: Tensor) -> Tensor:
         """Of the shared norm and head, at any exit."""
@@ -71,9 +69,9 @@ class DenseT5:
         places = torch.arange(ids.shape[1], device=ids.device)
         hides = torch.zeros_like(ids, dtype=self.dtype).masked_fill_(places >= lengths[:, None], self._never)
         bias = hides[:, None, None]
-        hidden = F.embedding(ids, self.weights["shared.weight"])
+        hidden = F.embedding(ids, self.head)
         near = self.position_bias("encoder", places, places) + bias
-        for index in range(self.shape.layers):
+        for index in range(self.spec.num_encoder_layers):
             prefix = f"encoder.block.{index}.layer."
             x = self.norm(hidden, f"{prefix}0.layer_norm.weight")
             hidden = hidden + self._attend(f"{prefix}0.SelfAttention.", x, x, near)
@@ -90,7 +88,7 @@ class DenseT5:
         places = torch.arange(ids.shape[1], device=ids.device)
         later = torch.full((len(places), len(places)), self._never, dtype=self.dtype, device=ids.device).triu(1)
         bias = self.position_bias("decoder", places, places) + later
-        hidden, found = F.embedding(ids, self.weights["shared.weight"]), []
+        hidden, found = F.embedding(ids, self.head), []
         for layer in range(taps[-1] + 1):
             if layer:
                 left = None if leave is None else leave(layer - 1, hidden)
@@ -122,7 +120,7 @@ class DenseT5:
 
     def norm(self, hidden: Tensor, name: str) -> Tensor:
         """RMSNorm, in the type of products."""
-        return F.rms_norm(hidden, (self.shape.width,), self.weights[name], self.shape.eps).to(self.dtype)
+        return F.rms_norm(hidden, (self.spec.hidden_size,), self.weights[name], self.spec.rms_norm_eps).to(self.dtype)
 
     def _drop(self, output: Tensor) -> Tensor:
         return F.dropout(output, self.dropout) if self.dropout else output
@@ -130,7 +128,7 @@ class DenseT5:
     def mlp(self, prefix: str, hidden: Tensor) -> Tensor:
         """The MLP of a layer, with its norm."""
         x, prefix = self.norm(hidden, f"{prefix}layer_norm.weight"), f"{prefix}DenseReluDense."
-        if ACTIVATIONS[self.shape.activation]:
+        if self.spec.is_gated:
             gate, up = self._linear(x, prefix, "wi_0", "wi_1")
             inner = F.gelu(gate, approximate="tanh") * up
         else:
@@ -148,7 +146,7 @@ class DenseT5:
     def heads(self, x: Tensor, prefix: str, *names: str) -> tuple[Tensor, ...]:
         """Projections of `x`, each [sequences, heads, tokens, head_dim]."""
         projected = self._linear(x, prefix, *names)
-        return tuple(t.view(*t.shape[:2], self.shape.heads, -1).transpose(1, 2) for t in projected)
+        return tuple(t.view(*t.shape[:2], self.spec.num_heads, -1).transpose(1, 2) for t in projected)
 
     def mix(self, prefix: str, q: Tensor, k: Tensor, v: Tensor, bias: Tensor) -> Tensor:
         """What queries read of keys and values; T5 scales no scores."""
@@ -158,6 +156,6 @@ class DenseT5:
     def position_bias(self, stack: str, queries: Tensor, keys: Tensor) -> Tensor:
         """The bias of relative positions [1, heads, queries, keys]."""
         table = self.weights[f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"]
-        reach = self.shape.distance
+        reach = self.spec.max_distance
         apart = (keys[None] - queries[:, None]).clamp(-reach, reach)
         return F.embedding(self._buckets[stack][apart + reach], table).permute(2, 0, 1)[None].to(self.dtype)

@@ -1,4 +1,4 @@
-"""A T5's folder in Hugging Face form: read to go on with, and written, with weights in float16."""
+"""A T5 read to go on with, and its folder in Hugging Face form written, with weights in float16."""
 
 from __future__ import annotations
 
@@ -11,41 +11,53 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offramp.errors import ModelNotFound, WeightsError
 from offramp.exits.write import replace_file
-from offramp.tune.t5_shape import END, PAD, T5Shape, shape_of_config, tensor_shapes
+from offramp.models import T5Spec, expected_tensors, open_model, resolve
+from offramp.tune.t5_shape import END, PAD, trainable
 from offramp.tune.t5_tokenizer import write_tokenizer
 from offramp.weights.eight_bits import half
-from offramp.weights.folder import SafetensorsWeights
 from offramp.weights.safetensors import safetensors_bytes
 
 
-def read_t5(folder: Path) -> tuple[T5Shape, dict[str, Tensor]]:
-    """Shape and weights, float32, of the T5 in a folder.
+def read_t5(model: str) -> tuple[T5Spec, dict[str, Tensor]]:
+    """Spec and weights, float32, of a T5: a folder, or a name.
 
     Raises:
-        ModelNotFound: there is no model.
-        Unsupported: it is no T5, or one that cannot be trained here.
-        WeightsError: the files are corrupt, or do not fit together.
+        OfframpError: there is no such model, or its files cannot be read, or it cannot be trained here.
     """
-    path = folder / "config.json"
-    if not path.is_file():
-        raise ModelNotFound(
-            f"`{folder}` is no folder of a T5: it has no config.json", hint="leave it out for a new one"
-        )
-    try:
-        config: Any = json.loads(path.read_bytes())
-    except ValueError as error:
-        raise WeightsError(f"`{path}` is not JSON") from error
-    shape, source = shape_of_config(config), SafetensorsWeights(folder)
-    there = source.shapes()
-    for name, wanted in tensor_shapes(shape).items():
-        if there.get(name) != wanted:
-            raise WeightsError(f"`{folder}` must have a tensor `{name}` of shape {wanted}, not {there.get(name)}")
-    return shape, {name: torch.tensor(np.array(source.load(name))).float() for name in tensor_shapes(shape)}
+    spec, source = open_model(resolve(model))
+    spec = trainable(spec)
+    return spec, {name: torch.tensor(np.array(source.load(name))).float() for name in expected_tensors(spec)}
 
 
-def write_t5(folder: Path, shape: T5Shape, weights: Mapping[str, Tensor], tokenizer: bytes) -> None:
+def config_of(spec: T5Spec) -> dict[str, Any]:
+    """The model's `config.json`, which `offramp.models.t5_spec_from_hf` reads."""
+    return {
+        "architectures": ["T5ForConditionalGeneration"],
+        "model_type": "t5",
+        "is_encoder_decoder": True,
+        "num_layers": spec.num_encoder_layers,
+        "num_decoder_layers": spec.num_layers,
+        "d_model": spec.hidden_size,
+        "num_heads": spec.num_heads,
+        "d_kv": spec.head_dim,
+        "d_ff": spec.intermediate_size,
+        "vocab_size": spec.vocab_size,
+        "relative_attention_num_buckets": spec.num_buckets,
+        "relative_attention_max_distance": spec.max_distance,
+        "feed_forward_proj": spec.feed_forward,
+        "layer_norm_epsilon": spec.rms_norm_eps,
+        "tie_word_embeddings": True,
+        "scale_decoder_outputs": spec.scale_head,
+        "dropout_rate": 0.0,
+        "pad_token_id": PAD,
+        "eos_token_id": END,
+        "decoder_start_token_id": PAD,
+        "dtype": "float32",
+    }
+
+
+def write_t5(folder: Path, spec: T5Spec, weights: Mapping[str, Tensor], tokenizer: bytes) -> None:
     """Write a model and its tokenizer.
 
     Raises:
@@ -57,4 +69,4 @@ def write_t5(folder: Path, shape: T5Shape, weights: Mapping[str, Tensor], tokeni
     generation = {"decoder_start_token_id": PAD, "eos_token_id": END, "pad_token_id": PAD}
     replace_file(folder / "generation_config.json", json.dumps(generation, indent=1).encode())
     write_tokenizer(folder, tokenizer)
-    replace_file(folder / "config.json", json.dumps(shape.config(), indent=1).encode())
+    replace_file(folder / "config.json", json.dumps(config_of(spec), indent=1).encode())

@@ -29,12 +29,12 @@ class T5Writer:
 
     def __init__(self, model: DenseT5, encoded: Encoded, longest: int) -> None:
         self._model, self._bias = model, encoded.bias
-        shape, rows = model.shape, len(encoded.states)
-        layers = range(shape.decoder_layers)
+        spec, rows = model.spec, len(encoded.states)
+        layers = range(spec.num_layers)
         self._cross = [
             model.heads(encoded.states, f"decoder.block.{i}.layer.1.EncDecAttention.", *"kv") for i in layers
         ]
-        size = (shape.decoder_layers, 2, rows, shape.heads, longest, shape.head_dim)
+        size = (spec.num_layers, 2, rows, spec.num_heads, longest, spec.head_dim)
         self._own = encoded.states.new_zeros(size)
         places = torch.arange(longest, device=encoded.states.device)
         self._near = model.position_bias("decoder", places, places)
@@ -45,7 +45,7 @@ class T5Writer:
         model, place = self._model, self._place
         hidden = F.embedding(tokens[:, None], model.head)
         left = torch.zeros_like(tokens, dtype=torch.bool)
-        for layer in range(model.shape.decoder_layers):
+        for layer in range(model.spec.num_layers):
             if layer:
                 left = leave(layer, hidden[:, 0])
             hidden = torch.where(left[:, None, None], hidden, self._layer(layer, hidden))
