@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
+from safetensors.torch import load_file
 
 from offramp.bench.paper_settings import Heads, PaperSettings, Setting, settings_for
 from offramp.bench.whole_heads import write_whole_heads
@@ -15,6 +17,9 @@ from offramp.exits.pack import Base, ExitSpec
 from offramp.exits.write import write_pack
 from offramp.llm import LLM
 from offramp.types.exits import ExitParams
+from offramp.weights import SafetensorsWeights
+from offramp.weights.eight_bits import eight_bits_bytes
+from tests.models.t5_toys import save_t5
 
 WORDS = tuple(range(129))
 GRID = PaperSettings(
@@ -61,6 +66,18 @@ def toy_data(path: Path) -> Path:
     ]
     path.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
     return path
+
+
+def eight_bits_t5(folder: Path) -> Any:
+    """A T5 whose matrices are in 8 bits; returns Transformers' model with what the 8 bits make of its weights."""
+    model = save_t5(folder, d_model=32, d_kv=16, d_ff=64, num_heads=2, initializer_factor=3.0)
+    file = folder / "model.safetensors"
+    file.write_bytes(eight_bits_bytes({name: t.numpy() for name, t in load_file(file).items()}))
+    weights = SafetensorsWeights(folder)
+    state = {name: torch.tensor(np.asarray(weights.load(name), dtype=np.float32)) for name in weights.shapes()}
+    assert not model.load_state_dict(state, strict=False).unexpected_keys
+    model.tie_weights()
+    return model
 
 
 class Toy:

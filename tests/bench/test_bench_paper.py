@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from offramp.cli.main import main
-from tests.bench.paper_toys import toy_data, toy_pack
+from tests.bench.paper_toys import eight_bits_t5, toy_data, toy_pack
 from tests.bench.toys import loud_machine_allowed
 from tests.calibrate.conftest import save_spread_model
 
@@ -92,3 +92,27 @@ def test_peers_are_measured_beside_full_depth(model: Path, tmp_path: Path, capsy
     assert [engine["absent"] for engine in peers["engines"]] == [None, None]
     names = {"offramp float32@torch", "transformers float32"}
     assert {(cell["engine"], cell["task"]) for cell in peers["cells"]} == {(name, "decode/1") for name in names}
+
+
+def test_a_t5_is_measured_beside_transformers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path / "cache"))
+    eight_bits_t5(tmp_path / "t5")
+    words = ["bench", "paper", "--quick", "-m", str(tmp_path / "t5"), "--exits", "1,2", "--json", "--threads", "1"]
+    words += ["--data", str(toy_data(tmp_path / "data.jsonl")), "--repeats", "1", "--batch", "2", "--loads", "none"]
+    words += ["--max-tokens", "4", "--peers", "transformers,llama.cpp:q8_0,vllm:float32", "--out", str(tmp_path)]
+    assert main(words) == 0
+    peers = json.loads(capsys.readouterr().out)["peers"]
+    absent = {engine["name"]: engine["absent"] for engine in peers["engines"]}
+    assert absent == {
+        "offramp int8": None,
+        "transformers float32": None,
+        "llama.cpp q8_0": "it reads GGUF files, and none is written of an encoder-decoder",
+        "vllm float32": "vLLM has no T5",
+    }
+    assert [(cell["engine"], cell["task"]) for cell in peers["cells"]] == [
+        ("offramp int8", "decode/2"),
+        ("transformers float32", "decode/2"),
+    ]
+    assert all(repeat["value"] > 0 for cell in peers["cells"] for repeat in cell["repeats"])

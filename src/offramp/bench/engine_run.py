@@ -16,6 +16,7 @@ from offramp.bench.rounds import Rounds
 from offramp.bench.settings import Settings
 from offramp.bench.worker import ProcessWorker, Worker, WorkerFailed
 from offramp.errors import OfframpError
+from offramp.models import T5Spec
 
 REPORT = "engine.json"
 RESUMABLE = ("batches", "step_rows", "max_wait")
@@ -87,8 +88,9 @@ class EngineRun:
 
     def _load_all(self, report: EngineReport, model: ModelInput, stack: ExitStack) -> dict[str, Worker]:
         workers: dict[str, Worker] = {}
-        absent = {e.peer: None if e.ours else why_absent(e.peer, self._pythons[e.peer]) for e in self.engines}
-        wanted = {e.precision for e in self.engines if absent[e.peer] is None}
+        t5, pythons = isinstance(model.spec, T5Spec), self._pythons
+        absent = {e.peer: None if e.ours else why_absent(e.peer, pythons[e.peer], t5) for e in self.engines}
+        wanted = {e.precision for e in self.engines if not e.ours and absent[e.peer] is None}
         batch = max(self.settings.batches)
         files = model.for_workers(sorted(wanted), batch, lambda text: self._update(0, 1, text))
         for engine in self.engines:

@@ -31,7 +31,8 @@ BITS: Mapping[str, int] = {
 class Peer(NamedTuple):
     """A kind of engine: its worker program, packages of which any one will do, and the precisions it is measured in.
 
-    `held` has what the environment must say to hold it to an instruction set.
+    `held` has what the environment must say to hold it to an instruction set; `no_t5`, why it runs no encoder-decoder,
+    if it does not.
     """
 
     script: str
@@ -40,6 +41,7 @@ class Peer(NamedTuple):
     allowed: tuple[str, ...]
     reads_gguf: bool = False
     held: Mapping[str, Mapping[str, str]] = {}
+    no_t5: str | None = None
 
 
 PEERS: Mapping[str, Peer] = {
@@ -49,6 +51,7 @@ PEERS: Mapping[str, Peer] = {
         ("q8_0", "q4_0", "q4_1", "f16"),
         ("q8_0", "q4_0", "q4_1", "f16"),
         True,
+        no_t5="it reads GGUF files, and none is written of an encoder-decoder",
     ),
     "transformers": Peer(
         "run_transformers.py",
@@ -57,7 +60,13 @@ PEERS: Mapping[str, Peer] = {
         ("float32", "bfloat16", "float16"),
         held={"avx2": {"ONEDNN_MAX_CPU_ISA": "AVX2", "ATEN_CPU_CAPABILITY": "avx2", "MKL_ENABLE_INSTRUCTIONS": "AVX2"}},
     ),
-    "vllm": Peer("run_vllm.py", ("vllm",), ("float32", "bfloat16"), ("float32", "bfloat16", "float16")),
+    "vllm": Peer(
+        "run_vllm.py",
+        ("vllm",),
+        ("float32", "bfloat16"),
+        ("float32", "bfloat16", "float16"),
+        no_t5="vLLM has no T5",
+    ),
     "openvino": Peer(
         "run_openvino.py",
         ("openvino_genai",),
@@ -65,6 +74,7 @@ PEERS: Mapping[str, Peer] = {
         ("q8_0", "q4_0", "q4_1", "f16"),
         True,
         held={"avx2": {"OV_CPU_MAX_ISA": "AVX2"}},
+        no_t5="its continuous batching takes decoder-only models",
     ),
 }
 OURS = "offramp"
@@ -183,8 +193,11 @@ def interpreter(peer: str, given: Mapping[str, str]) -> str:
     return given.get(peer) or os.environ.get(variable(peer)) or sys.executable
 
 
-def why_absent(peer: str, python: str) -> str | None:
-    """Why a peer cannot be measured with this interpreter, with the way out; None if it can."""
+def why_absent(peer: str, python: str, t5: bool = False) -> str | None:
+    """Why a peer cannot be measured with this interpreter, on a `t5` or another model, with the way out where there is
+    one; None if it can."""
+    if t5 and PEERS[peer].no_t5:
+        return PEERS[peer].no_t5
     packages = PEERS[peer].packages
     code = f"import importlib.util as u; print(any(u.find_spec(m) for m in {packages!r}))"
     try:

@@ -20,8 +20,8 @@ from offramp.bench.windows import WARM_TOKENS, Window, most_tokens, run_window
 from offramp.config import Batching
 from offramp.engine.costs import CostModel
 from offramp.errors import InvalidParameter
+from offramp.exits.pack import ModelSizes
 from offramp.llm import LLM
-from offramp.models.spec import ModelSpec
 from offramp.types.checks import check_integer, check_one_of
 from offramp.types.executor import Executor
 
@@ -86,7 +86,7 @@ QUICK: Mapping[str, Any] = {"batches": (1, 8), "repeats": 3, "new_tokens": 32}
 """What `--quick` changes."""
 
 
-def write_pack(folder: Path, spec: ModelSpec, exits: Sequence[int], head_words: int) -> Path:
+def write_pack(folder: Path, spec: ModelSizes, exits: Sequence[int], head_words: int) -> Path:
     """An exit pack without training: the model's own norm and head at each exit, over its first `head_words` tokens.
 
     Replayed exits ask for a choice and for nothing else, so what is chosen does not matter, and its cost does.

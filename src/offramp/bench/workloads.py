@@ -64,7 +64,7 @@ SHIPPED: Mapping[str, Shipped] = {
         "t5-restore",
         Path(__file__).with_name("restoration.jsonl"),
         128,
-        (),
+        ("transformers",),
         "ROUGE-L",
         rouge_l,
     ),

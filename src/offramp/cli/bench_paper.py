@@ -155,6 +155,7 @@ def _peers(
     from offramp.bench.engine_run import EngineRun
     from offramp.bench.inputs import read_model
     from offramp.bench.settings import Settings
+    from offramp.models import load_any
 
     settings = Settings(
         batches=grid.batches,
@@ -165,7 +166,7 @@ def _peers(
     )
     (folder / "peers").mkdir(exist_ok=True)
     run = EngineRun(engines, settings, args.threads, folder / "peers", pythons=pythons, update=update)
-    return run.run(read_model(args.model, on_download(update)), args.resume).to_dict()
+    return run.run(read_model(args.model, on_download(update), load_any), args.resume).to_dict()
 
 
 def numbers(text: str) -> tuple[float, ...]:

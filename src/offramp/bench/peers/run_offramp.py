@@ -54,7 +54,7 @@ class Offramp:
         """Time tokens from the moment every sequence has its first ones until `new_tokens` each have come."""
         engine = self.llm.engine
         sampling = self.sampling(max_tokens=2 * new_tokens + WARM_TOKENS + len(prompts), ignore_eos=True)
-        numbers = [engine.submit(self.types.Request(prompt, sampling))[0] for prompt in prompts]
+        numbers = [engine.submit(self._request(prompt, sampling))[0] for prompt in prompts]
         waiting = set(numbers)
         try:
             while waiting:
@@ -97,12 +97,17 @@ class Offramp:
         """Time a prompt up to its first token."""
         engine = self.llm.engine
         start = perf_counter()
-        number = engine.submit(self.types.Request(prompt, self.sampling(max_tokens=1, ignore_eos=True)))[0]
+        number = engine.submit(self._request(prompt, self.sampling(max_tokens=1, ignore_eos=True)))[0]
         while not engine.step().finished:
             pass
         seconds = perf_counter() - start
         engine.forget(number)
         return {"tokens": len(prompt), "seconds": seconds}
+
+    def _request(self, prompt: list[int], sampling: Any) -> Any:
+        """Of a prompt, which is what an encoder reads where there is one."""
+        encodes = self.llm.engine.executor.shape.encoder is not None
+        return self.types.Request(() if encodes else prompt, sampling, source=prompt if encodes else ())
 
     def steps(self, prompt: list[int], rows: int, count: int) -> dict[str, Any]:
         """The median time of a step that takes `rows` tokens of one sequence to the top and scores them all."""

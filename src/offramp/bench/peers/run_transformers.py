@@ -1,7 +1,11 @@
-"""Worker for Transformers: a static batch, its KV cache kept between steps, greedy."""
+"""Worker for Transformers: a static batch, its KV cache kept between steps, greedy.
+
+An encoder-decoder reads the prompts with its encoder, and its outputs begin with the token that starts them.
+"""
 
 from __future__ import annotations
 
+from inspect import signature
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -19,12 +23,14 @@ class Transformers:
         self.torch.set_num_threads(threads)
         transformers.utils.logging.disable_progress_bar()
         start = perf_counter()
-        path = Path(model["path"])
+        path = Path(model["plain"])
         where = {"gguf_file": path.name} if model["form"] == "gguf" else {}
         folder = path.parent if where else path
-        dtype = getattr(self.torch, precision)
-        self.model = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **where).eval()
-        self.cache_type = transformers.DynamicCache
+        dtype, self.transformers, self.start = getattr(self.torch, precision), transformers, model["start"]
+        kind = transformers.AutoModelForCausalLM if self.start is None else transformers.AutoModelForSeq2SeqLM
+        self.model = kind.from_pretrained(folder, dtype=dtype, **where).eval()
+        # Older versions call it `past_key_values`; newer ones warn of that name, call by call.
+        self.cache_name = "cache" if "cache" in signature(self.model.forward).parameters else "past_key_values"
         return {
             "version": f"transformers {transformers.__version__}, torch {self.torch.__version__}",
             "route": "forward calls, static batch, " + self.model.config._attn_implementation,
@@ -36,23 +42,33 @@ class Transformers:
     def decode(self, prompts: list[list[int]], new_tokens: int) -> dict[str, Any]:
         """Prefill, then time `new_tokens` steps of the whole batch."""
         with self.torch.inference_mode():
-            cache = self.cache_type()
-            latest = self._step(prompts, cache)
+            latest, state = self._begin(prompts)
             start = perf_counter()
             for _ in range(new_tokens):
-                latest = self._step([[token] for token in latest], cache)
+                latest = self._step([[token] for token in latest], state)
             return {"tokens": new_tokens * len(prompts), "seconds": perf_counter() - start}
 
     def prefill(self, prompt: list[int]) -> dict[str, Any]:
         """Time a prompt up to its first token."""
         with self.torch.inference_mode():
             start = perf_counter()
-            self._step([prompt], self.cache_type())
+            self._begin([prompt])
             return {"tokens": len(prompt), "seconds": perf_counter() - start}
 
-    def _step(self, tokens: list[list[int]], cache: Any) -> list[int]:
-        ids = self.torch.tensor(tokens)
-        logits = self.model(ids, past_key_values=cache, use_cache=True, logits_to_keep=1).logits
+    def _begin(self, prompts: list[list[int]]) -> tuple[list[int], dict[str, Any]]:
+        """The first tokens, and what every call takes from then on."""
+        cache = self.transformers.DynamicCache
+        if self.start is None:
+            state = {self.cache_name: cache(), "logits_to_keep": 1}
+            return self._step(prompts, state), state
+        both = self.transformers.EncoderDecoderCache(cache(), cache())
+        encoded = self.model.get_encoder()(input_ids=self.torch.tensor(prompts))
+        state = {self.cache_name: both, "encoder_outputs": encoded}
+        return self._step([[self.start]] * len(prompts), state), state
+
+    def _step(self, tokens: list[list[int]], state: dict[str, Any]) -> list[int]:
+        reads = "input_ids" if self.start is None else "decoder_input_ids"
+        logits = self.model(**{reads: self.torch.tensor(tokens)}, use_cache=True, **state).logits
         chosen: list[int] = logits[:, -1].argmax(-1).tolist()
         return chosen
 

@@ -87,7 +87,7 @@ class Vllm:
 
 def _folder(model: dict[str, Any]) -> Path:
     if model["form"] != "gguf":
-        return Path(model["path"])
+        return Path(model["plain"])
     folder = Path(model["folder"])
     if not (folder / "tokenizer.json").is_file():
         # Under the final name there is a whole model or nothing. Older versions of this left the tokenizer out.
