@@ -88,6 +88,7 @@ def test_settings_of_the_http_side() -> None:
     assert strict.root_path == "/llm"
     assert settings("--max-risk", "0.05", "--allow-criteria").allow_criteria
     assert (plain.shadow, settings(environment={"OFFRAMP_SHADOW": "0.01"}).shadow) == (0.0, 0.01)
+    assert (plain.send_timeout, settings("--send-timeout", "600").send_timeout) == (60.0, 600.0)
     assert settings("--kv", "fill", "--min-layer", "3").exit == ExitParams(kv="fill", min_layer=3)
     assert settings("--exit", "lossless", "--max-draft", "4").exit == LOSSLESS
 
@@ -115,6 +116,7 @@ def test_the_key_comes_from_a_flag_a_variable_or_a_file(tmp_path: Path) -> None:
         ("--max-queue", "0"),
         ("--max-risk", "2"),
         ("--drain-timeout", "nan"),
+        ("--send-timeout", "0"),
         ("--root-path", "llm"),
         ("--shadow", "1.5"),
         ("--api-key", ""),

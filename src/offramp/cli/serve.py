@@ -37,6 +37,7 @@ DEFAULTS: dict[str, Any] = {
     "max_queue": 128,
     "max_body": 4 * 2**20,
     "drain_timeout": 30.0,
+    "send_timeout": 60.0,
     "shadow": 0.0,
     "log_format": "text",
     "root_path": "",
@@ -72,6 +73,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--cors-origin", str, "ORIGIN", "web pages from here may send requests; may be repeated", action="append")
     add("--root-path", str, "PATH", "where a proxy mounts the server, such as /llm")
     add("--drain-timeout", float, "SECONDS", "what running requests get when the server is told to end")
+    add("--send-timeout", float, "SECONDS", "how long a client may leave a stream unread before it counts as gone")
     add("--shadow", float, "SHARE", "of requests, such as 0.01, to rescore at full depth while idle: the measured risk")
     add("--log-format", str, None, "of the log on standard error", choices=("text", "json"))
     add("--kv-cache-memory", values.size, "BYTES", "of the KV cache, sources included, such as 4G, not --kv-tokens")
@@ -124,6 +126,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
     check_integer("port", asked["port"], 0, 65535)
     check_integer("max_queue", asked["max_queue"], 1)
     check_number("drain_timeout", asked["drain_timeout"], 0, 86_400)
+    check_number("send_timeout", asked["send_timeout"], 1, 86_400)
     check_number("shadow", asked["shadow"], 0, 1)
     if asked.get("max_risk") is not None:
         check_number("max_risk", asked["max_risk"], 0, 1)
@@ -143,6 +146,7 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
         cors_origins=tuple(asked.get("cors_origin", ())),
         max_body=asked["max_body"],
         drain_timeout=asked["drain_timeout"],
+        send_timeout=asked["send_timeout"],
         shadow=asked["shadow"],
     )
 

@@ -64,6 +64,7 @@ class ServerSettings:
             "cors_origins": list(self.cors_origins),
             "max_body": self.max_body,
             "drain_timeout": self.drain_timeout,
+            "send_timeout": self.send_timeout,
             "shadow": self.shadow,
         }
 
