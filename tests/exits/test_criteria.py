@@ -78,7 +78,7 @@ def test_names_are_unique_and_say_what_they_need() -> None:
         ("max_prob", {"exits": 1}, "criterion `max_prob` has no option `exits`\nhint: `max_prob` has no options"),
         ("patience", {"exit": 1}, "criterion `patience` has no option `exit`\nhint: did you mean `exits`?"),
         ("patience", {"exits": 0}, "`exits` must be a whole number of at least 1, not 0"),
-        ("fixed", {}, "criterion `fixed`: "),
+        ("fixed", {}, "criterion `fixed` needs the option `layer`\nhint: give `layer` and its value in `options`"),
     ],
 )
 def test_a_bad_name_or_option_is_refused_with_the_way_out(name: str, options: dict[str, Any], message: str) -> None:

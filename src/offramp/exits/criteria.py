@@ -9,7 +9,7 @@ built-in ones satisfy the same contract.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, fields, is_dataclass
 from functools import cache
 from importlib.metadata import entry_points
 from typing import Any, ClassVar, NamedTuple, Protocol
@@ -241,11 +241,16 @@ def make_criterion(name: str, options: Mapping[str, Any]) -> Criterion:
         InvalidParameter: unknown name, or unknown, missing or disallowed options.
     """
     kind = criterion_type(name)
-    known = [f.name for f in fields(kind)]  # type: ignore[arg-type]
-    for option in options:
-        if option not in known:
-            hint = did_you_mean(option, known) if known else f"`{name}` has no options"
-            raise InvalidParameter(f"criterion `{name}` has no option `{option}`", param="options", hint=hint)
+    declared = fields(kind)  # type: ignore[arg-type]
+    known = [option.name for option in declared]
+    for given in options:
+        if given not in known:
+            hint = did_you_mean(given, known) if known else f"`{name}` has no options"
+            raise InvalidParameter(f"criterion `{name}` has no option `{given}`", param="options", hint=hint)
+    for option in declared:
+        if option.name not in options and option.default is MISSING and option.default_factory is MISSING:
+            hint = f"give `{option.name}` and its value in `options`"
+            raise InvalidParameter(f"criterion `{name}` needs the option `{option.name}`", param="options", hint=hint)
     try:
         criterion = kind(**options)
         hash(criterion)
