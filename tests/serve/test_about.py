@@ -63,6 +63,7 @@ def test_version_health_and_facts() -> None:
     assert info["engine"]["exit_layers"] == [4, 8]
     assert info["engine"]["risks"] == {"0.02": "fill", "task:0.05": "fill"}
     assert info["settings"]["api_key"] is True
+    assert info["chat"] is True and ask("/info", template=None).json()["chat"] is False
     assert "secret" not in str(info)
 
 

@@ -17,7 +17,7 @@ import uvicorn
 
 from offramp.serve.app import create_app
 from offramp.serve.fake import FakeClient
-from offramp.serve.fake_output import byte_tokenizer
+from offramp.serve.fake_output import CHATML, byte_tokenizer
 from offramp.serve.logs import Log
 from offramp.serve.metrics import Metrics
 from offramp.serve.settings import ServerSettings
@@ -36,10 +36,17 @@ class Site:
         delay: seconds between tokens.
         api_key: what requests must show.
         room: how many outputs run at once, and how many requests may wait.
+        template: the model's chat template.
     """
 
-    def __init__(self, delay: float = 0.005, api_key: str | None = None, room: tuple[int, int] = (8, 64)) -> None:
-        tokenizer = byte_tokenizer()
+    def __init__(
+        self,
+        delay: float = 0.005,
+        api_key: str | None = None,
+        room: tuple[int, int] = (8, 64),
+        template: str | None = CHATML,
+    ) -> None:
+        tokenizer = byte_tokenizer(template)
         self.client = FakeClient(tokenizer, delay=delay, max_num_seqs=room[0], max_queue=room[1])
         settings = ServerSettings("fake", api_key=api_key, drain_timeout=0.0)
         app = create_app(self.client, tokenizer, settings, Metrics("fake"), Log(stream=StringIO()))

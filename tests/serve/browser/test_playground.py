@@ -82,7 +82,8 @@ def test_a_token_tells_about_itself_to_mouse_and_keyboard(playground: Page) -> N
     generate(playground, "abcdef")
     playground.hover(".token:nth-child(2)")
     said = playground.inner_text("#detail")
-    assert said.startswith("Token 2 “b”: ") and "runner-up “<|im_start|>” (37%)." in said
+    assert said.startswith("Token 2 “b”: ")
+    assert "· probability 61% · runner-up “<|im_start|>” (37%)." in said
     playground.focus(".tokens")
     playground.press(".tokens", "Home")
     playground.press(".tokens", "ArrowRight")
@@ -118,6 +119,29 @@ def test_exits_can_be_set_by_hand(playground: Page, sent: Sent) -> None:
     assert sent[0]["exit"] == {
         "criterion": "max_prob", "threshold": 0.7, "min_layer": 0, "kv": "recompute", "max_draft": 4, "trace": True,
     }  # fmt: skip
+
+
+def test_a_fixed_exit_is_chosen_among_those_there_are(playground: Page, sent: Sent) -> None:
+    playground.click("text=Exits by hand")
+    playground.check("#by-hand")
+    playground.select_option("#criterion", "fixed")
+    assert playground.is_hidden("#threshold")
+    assert playground.locator("#fixed-layer option").all_inner_texts() == ["4", "8"]
+    playground.select_option("#fixed-layer", "8")
+    generate(playground, "ab")
+    assert (sent[0]["exit"]["criterion"], sent[0]["exit"]["options"]) == ("fixed", {"layer": 8})
+    assert playground.inner_text(".output h2") == "fixed at layer 8, fill"
+    assert playground.is_hidden("#error")
+
+
+def test_layers_are_written_under_words_that_left_early(playground: Page) -> None:
+    generate(playground, "abc defg")
+    early = playground.eval_on_selector_all(
+        ".token", "all => all.filter((one) => one.dataset.layer < 12).map((one) => one.dataset.layer)"
+    )
+    written = playground.eval_on_selector_all(".word[data-layer]", "all => all.map((one) => one.dataset.layer)")
+    assert written == early != []
+    assert playground.eval_on_selector_all(".word", "all => all.filter((one) => /^\\s/.test(one.textContent))") == []
 
 
 def test_a_wrong_number_is_pointed_at_and_not_sent(playground: Page, sent: Sent) -> None:
@@ -182,6 +206,22 @@ def test_a_conversation_is_sent_whole_until_a_new_one_begins(playground: Page, s
     playground.click("#clear")
     generate(playground, "three", "chat")
     assert [message["role"] for message in sent[2]["messages"]] == ["system", "user"]
+
+
+def test_the_arrow_up_brings_the_last_message_back(playground: Page) -> None:
+    generate(playground, "say it again", "chat")
+    assert playground.input_value("#prompt") == ""
+    playground.press("#prompt", "ArrowUp")
+    assert playground.input_value("#prompt") == "say it again"
+
+
+@pytest.mark.parametrize("site", [{"template": None}], indirect=True)
+def test_a_model_without_a_chat_template_takes_prompts(playground: Page) -> None:
+    assert playground.is_disabled("#chat-mode") and playground.is_checked("#prompt-mode")
+    playground.fill("#prompt", "ab")
+    playground.click("#generate")
+    ended(playground)
+    assert playground.is_hidden("#error") and playground.locator(".token").count() > 0
 
 
 @pytest.mark.parametrize("site", [{"delay": 0.2, "room": (1, 0)}], indirect=True)

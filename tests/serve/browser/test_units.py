@@ -183,3 +183,16 @@ def test_quantiles_lie_within_their_bucket(blank: Page) -> None:
 def test_an_axis_ends_at_a_round_number(blank: Page) -> None:
     tops = run(blank, "chart", "niceTop", "return v[0].map((x) => niceTop(x))", [0, 0.3, 3, 21, 1400])
     assert tops == [1, 0.5, 5, 50, 2000]
+    tops = run(blank, "chart", "niceTop", "return v[0].map((x) => niceTop(x, true))", [0, 1, 3, 5, 21])
+    assert tops == [2, 2, 4, 6, 40]
+
+
+def test_nothing_and_all_are_told_from_nearly(blank: Page) -> None:
+    shares = [0, 0.0001, 0.004, 0.5, 0.997, 1]
+    said = run(blank, "dom", "percent", "return v[0].map(percent)", shares)
+    assert said == ["0%", "<0.1%", "0.4%", "50%", ">99%", "100%"]
+
+
+def test_a_layer_has_one_name_everywhere(blank: Page) -> None:
+    body = "return v[0].map((layer) => layerName(layer, 30))"
+    assert run(blank, "dom", "layerName", body, [0, 6, 30]) == ["embedding", "layer 6", "top (30)"]

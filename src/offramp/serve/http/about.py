@@ -84,6 +84,7 @@ class Info(BaseModel):
     state: State
     engine: dict[str, Any] | None = Field(description="`EngineInfo`; null until the engine has been ready.")
     settings: dict[str, Any]
+    chat: bool = Field(description="Whether the model has a chat template.")
 
 
 @router.get("/v1/models", dependencies=[Depends(check_key)], responses={401: RESPONSES[401]}, tags=["OpenAI"])
@@ -187,6 +188,7 @@ async def info(front: FrontOf) -> Info:
         state=front.client.state,
         engine=None if facts is None else asdict(facts),
         settings=front.settings.shown(),
+        chat=front.tokenizer.has_chat_template,
     )
 
 

@@ -43,7 +43,7 @@ export class Api {
   /** The answer to a GET, as JSON or as text. */
   async get(path, { text = false, signal } = {}) {
     const answer = await this.#fetch(path, { signal });
-    return text ? answer.text() : answer.json();
+    return (text ? answer.text() : answer.json()).catch(brokenOff);
   }
 
   /** The answer to a POST that is not streamed. */
@@ -85,6 +85,11 @@ export class Api {
   }
 }
 
+function brokenOff(error) {
+  if (error.name === "AbortError") throw error;
+  throw new ApiError("The connection broke off.", { hint: "Send it again." });
+}
+
 /** The text of a body, in pieces of whole characters. */
 async function* pieces(body) {
   const reader = body.pipeThrough(new TextDecoderStream()).getReader();
@@ -95,8 +100,7 @@ async function* pieces(body) {
       yield value;
     }
   } catch (error) {
-    if (error.name === "AbortError") throw error;
-    throw new ApiError("The connection broke off.", { hint: "Send it again." });
+    brokenOff(error);
   } finally {
     reader.cancel().catch(() => {});
   }

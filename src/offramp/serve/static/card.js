@@ -1,12 +1,12 @@
 // One output with its figures: a card. A race shows two.
 
 import { Aligner } from "./align.js";
-import { el, number, percent, seconds, setDepth } from "./dom.js";
+import { el, layerName, number, percent, seconds, setDepth } from "./dom.js";
 import { Run } from "./run.js";
 import { TokenText } from "./tokens.js";
 import { readChunk } from "./wire.js";
 
-const ENDED = { stop: "finished", length: "stopped at the most tokens" };
+const ENDED = { stop: "finished", length: "reached max tokens" };
 
 export class Card {
   #drawing = 0;
@@ -92,7 +92,7 @@ function depthRow({ layer, count, share }, numLayers) {
   return el(
     "tr",
     {},
-    el("th", { scope: "row", textContent: layer >= numLayers ? `top (${layer})` : `layer ${layer}` }),
+    el("th", { scope: "row", textContent: layerName(layer, numLayers) }),
     el("td", { className: "track" }, bar),
     el("td", { textContent: `${percent(share)} · ${count}` }),
   );

@@ -57,8 +57,9 @@ export class Chart {
     return el("tr", {}, el("th", { scope: "row" }, swatch, one.name), this.values[i]);
   }
 
-  #colour(mark, { depth }, i) {
-    if (depth === undefined) return mark.classList.add(`series-${i % 5}`);
+  #colour(mark, { depth, hue, bound = false }, i) {
+    mark.classList.toggle("bound", bound);
+    if (depth === undefined) return mark.classList.add(`series-${(hue ?? i) % 5}`);
     mark.classList.add("bar");
     mark.classList.toggle("top", depth >= 1);
     mark.style.setProperty("--depth", depth);
@@ -175,10 +176,11 @@ export class Chart {
 
 /** A round number at or above the highest value. */
 export function niceTop(highest, whole = false) {
-  if (!(highest > 0)) return 1;
+  if (!(highest > 0)) return whole ? 2 : 1;
   const power = 10 ** Math.floor(Math.log10(highest));
-  const top = [1, 2, 5, 10].find((step) => step * power >= highest) * power;
-  return whole ? Math.max(2, Math.ceil(top)) : top;
+  // Half of it is a mark, too: of things that are whole, it must be even.
+  const top = (whole ? [1, 2, 4, 6, 10] : [1, 2, 5, 10]).find((step) => step * power >= highest) * power;
+  return whole ? Math.max(2, top) : top;
 }
 
 function ago(seconds) {

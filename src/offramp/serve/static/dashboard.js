@@ -1,6 +1,6 @@
 // The dashboard: scrapes `/metrics` and draws it.
 
-import { Api } from "./api.js";
+import { Api, ApiError } from "./api.js";
 import { Chart } from "./chart.js";
 import { $, el, number, percent } from "./dom.js";
 import { CALM, LOOK_BACK, charts, point } from "./figures.js";
@@ -24,8 +24,10 @@ async function scrape() {
     lost = 0;
     $("error").hidden = true;
   } catch (error) {
+    const known = error instanceof ApiError;
+    if (!known) console.error(error);
     lost += 1;
-    say("bad", "no answer");
+    say("bad", known ? "no answer" : "the page has failed");
     const row = lost > 1 ? `${lost} scrapes in a row are lost.` : "";
     $("error").textContent = `${error.message} ${row} ${error.hint ?? ""}`;
     $("error").hidden = false;

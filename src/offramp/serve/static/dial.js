@@ -1,6 +1,6 @@
 // The dial: its positions, what each promises, and how a request says it.
 
-import { number, percent } from "./dom.js";
+import { layerName, number, percent } from "./dom.js";
 
 /** The positions there are, from careful to bold: off, lossless, then the risks that are allowed, loss by loss. */
 export function positions(engine, maxRisk = null) {
@@ -72,11 +72,17 @@ export function promise(position, engine) {
 /** The exit parameters that a position means, in a line; empty where the server does not tell. */
 export function settings(params) {
   if (!params) return "";
-  const { criterion, threshold, kv, max_draft: drafts } = params;
+  const { kv, max_draft: drafts } = params;
+  return `${where(params)}, KV by ${kv}${kv === "verify" ? `, ${drafts} drafts at most` : ""}`;
+}
+
+/** The criterion and its thresholds, in a few words. */
+export function where({ criterion, threshold, options }) {
+  if (criterion === "fixed") return `fixed at ${layerName(options.layer)}`;
   const at = typeof threshold === "object"
-    ? Object.entries(threshold).map(([layer, value]) => `${number(value)} at layer ${layer}`).join(", ")
+    ? Object.entries(threshold).map(([layer, value]) => `${number(value)} at ${layerName(Number(layer))}`).join(", ")
     : number(threshold);
-  return `${criterion} ≥ ${at}, KV by ${kv}${kv === "verify" ? `, ${drafts} drafts at most` : ""}`;
+  return `${criterion} ≥ ${at}`;
 }
 
 /** Whether tokens that leave early are drafts, so that every layer runs for them all the same. */

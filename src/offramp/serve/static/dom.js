@@ -35,6 +35,12 @@ export function setDepth(element, layer, numLayers) {
   element.classList.toggle("top", layer >= numLayers);
 }
 
+/** What a layer is called where a token left. */
+export function layerName(layer, numLayers = Infinity) {
+  if (layer >= numLayers) return `top (${numLayers})`;
+  return layer ? `layer ${layer}` : "embedding";
+}
+
 const compact = new Intl.NumberFormat("en", { maximumSignificantDigits: 3, useGrouping: false });
 
 /** A number to three figures; larger ones whole. */
@@ -43,9 +49,11 @@ export function number(value) {
   return Math.abs(value) >= 1000 ? String(Math.round(value)) : compact.format(value);
 }
 
-/** A share of 1 as a percentage. */
+/** A share of 1 as a percentage. 0% and 100% are said of nothing and of all alone. */
 export function percent(share) {
   if (share === null || share === undefined || Number.isNaN(share)) return "–";
+  if (share > 0 && share < 0.0005) return "<0.1%";
+  if (share >= 0.995 && share < 1) return ">99%";
   return `${number(share >= 0.1 ? Math.round(share * 100) : Math.round(share * 1000) / 10)}%`;
 }
 

@@ -1,6 +1,6 @@
 // What the dashboard shows: each chart's series, and how their values follow from two scrapes.
 
-import { number, percent, seconds } from "./dom.js";
+import { layerName, number, percent, seconds } from "./dom.js";
 
 /** Seconds that shares and quantiles look back: requests end now and then, and a share needs some of them. */
 export const LOOK_BACK = 15;
@@ -20,7 +20,8 @@ const quantile = (name, q) => ({ far }) => far.quantile(name, q);
 
 /**
  * The charts there are for a scrape. `stacked` series fill the chart up to `most`; a series' `value` is called with
- * `near` and `far`, windows of `CALM` and of `LOOK_BACK` seconds. `depth` is a share of the model's depth, for colours.
+ * `near` and `far`, windows of `CALM` and of `LOOK_BACK` seconds. `depth` is a share of the model's depth, for colours;
+ * `hue` says which series have one colour, and a `bound` of a value is dashed.
  */
 export function charts(samples) {
   const parts = samples.get(timeOf("encoder")) ? PARTS : PARTS.filter((part) => part !== "encoder");
@@ -101,7 +102,7 @@ function depths(samples) {
     .sort((a, b) => a - b);
   const top = bounds.at(-1);
   return bounds.map((layer) => ({
-    name: layer === top ? `top (${layer})` : `layer ${layer}`,
+    name: layerName(layer, top),
     depth: layer / top,
     value: ({ far }) => {
       const buckets = far.buckets("exit_depth");
@@ -113,15 +114,21 @@ function depths(samples) {
 
 /** The risk that shadow samples measure, where the server takes any: the estimate and its interval for each loss. */
 function risks(samples) {
-  const names = ["shadow_risk_ratio", "shadow_risk_low_ratio", "shadow_risk_high_ratio"];
-  const words = ["measured", "at least", "at most"];
-  const there = [...samples.keys()].filter((key) => names.includes(key.replace(/\{.*/, ""))).sort();
-  if (!there.length) return [];
-  const name = (key) => {
-    const [, bare, label = ""] = /^([^{]*)(?:\{(.*)\})?$/.exec(key);
-    return `${label} ${words[names.indexOf(bare)]}`.trim();
+  const parts = {
+    measured: "shadow_risk_ratio",
+    "at least": "shadow_risk_low_ratio",
+    "at most": "shadow_risk_high_ratio",
   };
-  const series = there.map((key) => ({ name: name(key), value: gauge(key) }));
+  const dials = [...samples.keys()].map((key) => /^shadow_risk_ratio\{(.*)\}$/.exec(key)?.[1]).filter(Boolean).sort();
+  if (!dials.length) return [];
+  const series = dials.flatMap((dial, hue) =>
+    Object.entries(parts).map(([words, name]) => ({
+      name: `${dial}: ${words}`,
+      value: gauge(`${name}{${dial}}`),
+      hue,
+      bound: words !== "measured",
+    })),
+  );
   return [{ id: "risk", title: "Measured risk of shadow samples", format: percent, series }];
 }
 

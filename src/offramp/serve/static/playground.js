@@ -2,8 +2,8 @@
 
 import { Api, ApiError } from "./api.js";
 import { Card } from "./card.js";
-import { exitField, label, mark, positions, promise, settings, start, verifies } from "./dial.js";
-import { $, el, setDepth } from "./dom.js";
+import { exitField, label, mark, positions, promise, settings, start, verifies, where } from "./dial.js";
+import { $, el, layerName, setDepth } from "./dom.js";
 import { verdict } from "./run.js";
 import { connect } from "./server.js";
 import { request } from "./wire.js";
@@ -14,6 +14,7 @@ let byHandAllowed = false;
 let dial = ["off"];
 let running = null; // The AbortController of what runs.
 let conversation = [];
+let lastSent = "";
 
 connect(api, (info) => {
   engine = info.engine;
@@ -22,18 +23,22 @@ connect(api, (info) => {
   $("dial").max = dial.length - 1;
   $("dial").value = dial.indexOf(start(dial, info.settings.exit));
   $("dial-marks").replaceChildren(...dial.map((position) => el("li", { textContent: mark(position) })));
+  $("fixed-layer").replaceChildren(...engine.exit_layers.map((layer) => el("option", { textContent: layer })));
+  if (!info.chat) {
+    $("chat-mode").disabled = true;
+    $("prompt-mode").checked = true;
+  }
   drawLegend();
   update();
 });
 
 function drawLegend() {
-  const swatch = (layer, words) => {
-    const made = el("span", { className: "tint", textContent: words });
+  const swatches = [...engine.exit_layers, engine.num_layers].map((layer) => {
+    const made = el("span", { className: "tint", textContent: layerName(layer, engine.num_layers) });
     setDepth(made, layer, engine.num_layers);
     return made;
-  };
-  const exits = engine.exit_layers.map((layer) => swatch(layer, layer ? `layer ${layer}` : "embedding"));
-  $("legend").replaceChildren("Left at", ...exits, swatch(engine.num_layers, `top (${engine.num_layers})`));
+  });
+  $("legend").replaceChildren("Left at", ...swatches);
 }
 
 /** The exit field of what is set, and a name for it. */
@@ -42,15 +47,17 @@ function chosen() {
     const position = dial[$("dial").value];
     return { name: label(position), exit: exitField(position) };
   }
+  const fixed = isFixed() && { options: { layer: Number($("fixed-layer").value) } };
   const exit = {
     criterion: $("criterion").value,
     threshold: $("threshold").valueAsNumber,
     min_layer: $("min-layer").valueAsNumber,
     kv: $("kv").value,
     max_draft: $("max-draft").valueAsNumber,
+    ...fixed,
     trace: true,
   };
-  return { name: `${exit.criterion} ≥ ${exit.threshold}, ${exit.kv}`, exit };
+  return { name: `${where(exit)}, ${exit.kv}`, exit };
 }
 
 /** Make the page agree with what is set and with what runs. */
@@ -60,6 +67,8 @@ function update() {
   const chat = isChat();
   for (const field of document.querySelectorAll(".chat-only")) field.hidden = !chat;
   for (const field of $("by-hand-fields").querySelectorAll("input, select")) field.disabled = !byHand;
+  $("fixed-layer-field").hidden = !isFixed();
+  $("threshold-field").hidden = isFixed();
   $("prompt-label").textContent = chat ? "Message" : "Prompt";
   $("dial").disabled = byHand || dial.length < 2;
   $("dial").setAttribute("aria-valuetext", label(position));
@@ -77,6 +86,10 @@ function update() {
   $("stop").disabled = !running;
   $("clear").hidden = !chat || !conversation.length;
   document.body.classList.toggle("numbers", $("numbers").checked);
+}
+
+function isFixed() {
+  return $("criterion").value === "fixed";
 }
 
 function isChat() {
@@ -122,6 +135,7 @@ async function go(racing) {
   if (ask.chat && conversation.length) $("turns").append(turn);
   else $("turns").replaceChildren(turn);
   $("error").hidden = true;
+  lastSent = ask.prompt;
 
   running = new AbortController();
   update();
@@ -182,6 +196,10 @@ $("ask").addEventListener("submit", (event) => {
 });
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go(false);
+  if (event.key === "ArrowUp" && !$("prompt").value && lastSent) {
+    event.preventDefault();
+    $("prompt").value = lastSent;
+  }
 });
 $("race").addEventListener("click", () => go(true));
 $("stop").addEventListener("click", () => running?.abort());

@@ -1,6 +1,6 @@
 // An output on the page: a tinted piece of text for each token. Hovering or walking with arrow keys tells about one.
 
-import { el, number, percent, setDepth } from "./dom.js";
+import { el, layerName, number, percent, setDepth } from "./dom.js";
 
 export class TokenText {
   #pieces = [];
@@ -18,7 +18,7 @@ export class TokenText {
       "aria-label": "Output. Arrow keys walk through its tokens.",
     });
     this.element.addEventListener("mouseover", ({ target }) => {
-      this.#show(this.#pieces.findIndex(({ span }) => span === target));
+      this.#show(this.#pieces.findIndex(({ span }) => span.contains(target)));
     });
     this.element.addEventListener("keydown", (event) => this.#walk(event));
     this.element.addEventListener("focus", () => this.#current < 0 && this.#show(0));
@@ -31,7 +31,10 @@ export class TokenText {
       const last = tokens.at(-1);
       const span = el("span", { className: "token tint" });
       // A token without text, such as the one that ends an output, is a mark that can be asked about.
-      span.append(text || "◦");
+      const [, space, word] = /^(\s*)(.*)$/s.exec(text || "◦");
+      // The layer is written under the word: the space before it may lie at the end of the line above.
+      span.append(space, el("span", { className: "word", textContent: word }));
+      if (last && last.layer < this.numLayers) span.lastChild.dataset.layer = last.layer;
       span.classList.toggle("mute", !text);
       setDepth(span, last ? last.layer : this.numLayers, this.numLayers);
       if (last) span.dataset.layer = last.layer;
@@ -63,13 +66,18 @@ export function describe({ text, tokens, first }, numLayers) {
   const last = tokens.at(-1);
   if (!last) return `“${text}”: the server did not say where it left.`;
   const which = tokens.length > 1 ? `Tokens ${first}–${first + tokens.length - 1}` : `Token ${first}`;
-  const where = last.layer >= numLayers ? `all ${numLayers} layers` : `left at layer ${last.layer} of ${numLayers}`;
+  const where = last.layer >= numLayers ? `all ${numLayers} layers` : `left at ${place(last.layer, numLayers)}`;
   const facts = [`${which} “${visible(text || last.token)}”: ${where}`];
   if (last.confidence !== null && last.confidence !== undefined) facts.push(`confidence ${number(last.confidence)}`);
+  if (typeof last.logprob === "number") facts.push(`probability ${percent(Math.exp(last.logprob))}`);
   if (last.runnerUp) {
     facts.push(`runner-up “${visible(last.runnerUp.token)}” (${percent(Math.exp(last.runnerUp.logprob))})`);
   }
   return `${facts.join(" · ")}.`;
+}
+
+function place(layer, numLayers) {
+  return layer ? `${layerName(layer, numLayers)} of ${numLayers}` : `the ${layerName(layer, numLayers)}`;
 }
 
 function visible(text) {

@@ -24,23 +24,25 @@ export function request(asked, exit) {
 /** What a chunk has: new text, new tokens with their trace, and at the end why and the account of layers. */
 export function readChunk(chunk) {
   const choice = chunk.choices?.[0];
-  const likely = runnersUp(choice?.logprobs);
+  const likely = likelihoods(choice?.logprobs);
   return {
     text: choice?.delta?.content ?? choice?.text ?? "",
-    tokens: (choice?.exit_trace ?? []).map((entry, i) => ({ ...entry, runnerUp: likely[i] ?? null })),
+    tokens: (choice?.exit_trace ?? []).map((entry, i) => ({ ...entry, ...likely[i] })),
     finish: choice?.finish_reason ?? null,
     exit: chunk.exit ?? null,
     usage: chunk.usage ?? null,
   };
 }
 
-/** For each token the most likely other one, `{token, logprob}`; of chats and of completions. */
-function runnersUp(logprobs) {
+/** For each token its own `logprob` and the most likely other one, `runnerUp`; of chats and of completions. */
+function likelihoods(logprobs) {
   if (logprobs?.content) {
-    return logprobs.content.map(({ token, top_logprobs: top = [] }) => top.find((one) => one.token !== token));
+    return logprobs.content.map(({ token, logprob, top_logprobs: top = [] }) => {
+      return { logprob, runnerUp: top.find((one) => one.token !== token) };
+    });
   }
   return (logprobs?.tokens ?? []).map((token, i) => {
     const other = Object.entries(logprobs.top_logprobs?.[i] ?? {}).find(([name]) => name !== token);
-    return other && { token: other[0], logprob: other[1] };
+    return { logprob: logprobs.token_logprobs[i], runnerUp: other && { token: other[0], logprob: other[1] } };
   });
 }
