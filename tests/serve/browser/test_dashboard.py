@@ -124,8 +124,12 @@ def test_the_risk_of_shadow_samples_has_a_chart_where_it_is_measured(dashboard: 
         'offramp_engine_up 1\nofframp_shadow_risk_ratio{dial="0.02"} 0.013\n'
         'offramp_shadow_risk_low_ratio{dial="0.02"} 0.01\nofframp_shadow_risk_high_ratio{dial="0.02"} 0.02\n'
     )
+    scraped(dashboard, 3)
+    line = "document.querySelector('#chart-tokens .line').getAttribute('d').split('L').length"
+    before = dashboard.evaluate(line)
     dashboard.route("**/metrics", lambda route: route.fulfill(body=text))
     scraped(dashboard, 2)
     dashboard.wait_for_selector("#chart-risk .key td:has-text('1.3%')")
+    assert dashboard.evaluate(line) >= before > 2
     assert key(dashboard, "risk") == {"0.02: measured": "1.3%", "0.02: at least": "1%", "0.02: at most": "2%"}
     assert dashboard.locator("#chart-risk .line.bound").count() == 2

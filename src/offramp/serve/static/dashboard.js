@@ -40,9 +40,10 @@ function take(samples) {
   const now = performance.now() / 1000;
   history.add(now, samples);
   const there = charts(samples);
-  const names = (list) => JSON.stringify(list.map(({ id, series }) => [id, series.map(({ name }) => name)]));
-  if (names(there) !== names(shown.map(({ spec }) => spec))) {
-    shown = there.map((spec) => new Chart(spec));
+  const names = ({ id, series }) => JSON.stringify([id, ...series.map(({ name }) => name)]);
+  const known = new Map(shown.map((chart) => [names(chart.spec), chart]));
+  if (there.map(names).join() !== [...known.keys()].join()) {
+    shown = there.map((spec) => known.get(names(spec)) ?? new Chart(spec)); // Others keep what they have drawn.
     $("charts").replaceChildren(...shown.map(({ element }) => element));
   }
   for (const chart of shown) {
