@@ -38,3 +38,16 @@ def test_every_command_exists(page: Path) -> None:
 def test_every_link_to_a_file_leads_somewhere(page: Path) -> None:
     links = re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8"))
     assert [link for link in links if not (page.parent / link).exists()] == []
+
+
+def test_every_test_that_a_promise_names_exists() -> None:
+    text = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    rows = [row.split("|")[2] for row in text.splitlines() if row.count("|") == 3]
+    files = dict(re.findall(r"\[`(test_\w+)`\]\(\.\./([^)]+)\)", text))
+    missing, file = [], ""
+    for word in (word for row in rows for word in re.findall(r"`([a-z_.]+)`", row)):
+        if word.startswith("test_"):
+            file = (ROOT / files[word]).read_text(encoding="utf-8")
+        elif not re.search("def test_" + word.replace("...", r"\w*") + r"\(", file):
+            missing.append(word)
+    assert len(files) > 10 and missing == []

@@ -196,6 +196,18 @@ def test_a_body_that_cannot_be_read_is_refused(content: bytes, says: str) -> Non
     assert says in error_of(raw(content), 400)["message"]
 
 
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"prompt": "a", "stop": ["x"] * 17}, "`stop` should have at most 16 items, not 17"),
+        ({"prompt": "a", "stop": 5}, "`stop`: input should be a valid string, not 5"),
+        ({"prompt": "a", "exit": {"quality": 1}}, "unknown field `quality`; allowed: criterion, threshold, "),
+    ],
+)
+def test_a_fault_is_told_of_the_form_that_was_meant(body: Any, says: str) -> None:
+    assert error_of(ask("/v1/completions", body), 400)["message"].startswith(says)
+
+
 def test_a_number_without_a_fraction_is_an_integer() -> None:
     body = b'{"prompt": "abc", "max_tokens": 2.0, "temperature": 0.0, "seed": 1e3}'
     assert raw(body).json()["usage"]["completion_tokens"] == 2

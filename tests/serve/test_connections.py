@@ -20,14 +20,16 @@ LONG = chat("x" * 500, stream=True)
 SLOW: dict[str, Any] = {"delay": 0.01}
 
 
-def test_a_person_is_told_when_it_is_ready() -> None:
+@pytest.mark.parametrize(("root_path", "mounted"), [("", ""), ("/llm", ", mounted by a proxy at /llm")])
+def test_a_person_is_told_when_it_is_ready(root_path: str, mounted: str) -> None:
     async def scene(here: Live) -> Any:
         while len(here.said) < 2:
             await asyncio.sleep(0.005)
-        return here.url, here.said
+        return here.url, here.said, (await here.http.get("/health")).status_code
 
-    url, said = stage(scene, exit="lossless")
-    assert said == [f"Serving fake at {url}", "exits 4,8 · lossless · 8192 KV tokens"]
+    url, said, status = stage(scene, exit="lossless", root_path=root_path)
+    assert said == [f"Serving fake at {url}{mounted}", "exits 4,8 · lossless · 8192 KV tokens"]
+    assert status == 200
 
 
 @pytest.mark.parametrize("stream", [True, False])

@@ -46,25 +46,26 @@ def listen(host: str, port: int) -> socket.socket:
         ) from None
 
 
-def url_of(listening: socket.socket, root_path: str = "") -> str:
+def url_of(listening: socket.socket) -> str:
     """Where a socket is reached."""
     host, port = listening.getsockname()[:2]
-    return f"http://{f'[{host}]' if ':' in host else host}:{port}{root_path}"
+    return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
 def ready_lines(info: EngineInfo, settings: ServerSettings, url: str) -> list[str]:
     """What a person is told once the server takes requests."""
     exits = ",".join(map(str, info.exit_layers))
     dial = "by criterion" if isinstance(settings.exit, ExitParams) else str(settings.exit)
-    tokens = f"{info.kv_tokens // 1000}k" if info.kv_tokens >= 10_000 else str(info.kv_tokens)
+    mounted = f", mounted by a proxy at {settings.root_path}" if settings.root_path else ""
+    sources = f" · {_short(info.source_tokens)} of sources" if info.source_tokens else ""
     return [
-        f"Serving {settings.model_name} at {url}",
-        f"{f'exits {exits}' if exits else 'no exits'} · {dial} · {tokens} KV tokens{_of_sources(info)}",
+        f"Serving {settings.model_name} at {url}{mounted}",
+        f"{f'exits {exits}' if exits else 'no exits'} · {dial} · {_short(info.kv_tokens)} KV tokens{sources}",
     ]
 
 
-def _of_sources(info: EngineInfo) -> str:
-    return f" · {info.source_tokens} of sources" if info.source_tokens else ""
+def _short(tokens: int) -> str:
+    return f"{tokens // 1000}k" if tokens >= 10_000 else str(tokens)
 
 
 async def serve(
@@ -88,7 +89,7 @@ async def serve(
         timeout_graceful_shutdown=int(settings.drain_timeout + SLACK),
     )
     server = Server(config, client, settings.drain_timeout)
-    told = asyncio.create_task(_announce(client, settings, url_of(listening, settings.root_path), say))
+    told = asyncio.create_task(_announce(client, settings, url_of(listening), say))
     ending = asyncio.create_task(_end_with(server, client))
     try:
         await server.serve(sockets=[listening])

@@ -153,8 +153,11 @@ async def on_invalid_body(request: Request, error: Exception) -> Response:
 
 
 def _first_fault(faults: Sequence[Mapping[str, Any]], body: Any) -> OfframpError:
-    """The first fault, with the path to the field. Faults of unions name their members: those are left out."""
-    fault = faults[0]
+    """The first fault, with the path to the field. Faults of unions name their members: those are left out, and a
+    member that the value is not even of the type of says less than another."""
+    field = faults[0]["loc"][:2]
+    of_the_type = (one for one in faults if one["loc"][:2] == field and not one["type"].endswith("_type"))
+    fault = next(of_the_type, faults[0])
     path, here = "", body
     for number, part in enumerate(fault["loc"][1:], 2):
         there = isinstance(here, Mapping) and part in here
@@ -173,6 +176,8 @@ def _first_fault(faults: Sequence[Mapping[str, Any]], body: Any) -> OfframpError
     if fault["type"] == "missing":
         return InvalidParameter(f"`{path}` is missing", param=path)
     said = fault["msg"].removeprefix("Value error, ")
+    if fault["type"] in ("too_long", "too_short"):
+        return InvalidParameter(f"`{path}` {said.removeprefix('List ').replace(' after validation', '')}", param=path)
     value = repr(fault.get("input"))
     value = value if len(value) <= 60 else value[:57] + "..."
     return InvalidParameter(f"`{path}`: {said[0].lower() + said[1:]}, not {value}", param=path or None)

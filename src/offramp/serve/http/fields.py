@@ -41,7 +41,7 @@ class Body(BaseModel):
             known = known_names.get(name)
             if known is None:
                 near = get_close_matches(str(name), known_names, n=1)
-                hint = f"; did you mean `{near[0]}`?" if near else ""
+                hint = f"; did you mean `{near[0]}`?" if near else f"; allowed: {', '.join(known_names)}"
                 raise _fault(name, f"unknown field `{name}`{hint}")
             if value and status_of(known) == "refused":
                 raise _fault(name, f"`{name}` is not supported: {known.description}")
