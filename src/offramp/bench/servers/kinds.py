@@ -86,12 +86,16 @@ Exits = list[int] | str | None
 
 
 def ours(dtype: str, exits: Exits, model: str, room: Room, port: int) -> Start:
-    """`offramp serve`, with room for every request in its KV cache."""
+    """`offramp serve`, with room for every request in its KV cache.
+
+    Each position of the dial is asked for the same prompts in its turn, so none may find K and V of another's.
+    """
     if isinstance(exits, list):
         exits = ",".join(map(str, exits)) or "none"
     words = ["-m", "offramp", "serve", model, "--port", str(port), "--dtype", dtype, "--threads", str(room.threads)]
     words += ["--max-num-seqs", str(room.users), "--max-model-len", str(room.context)]
     words += ["--kv-tokens", str(room.users * (-(-room.context // 16) * 16 + 16))]
+    words += ["--no-prefix-caching"]
     return Start(words + ([] if exits is None else ["--exits", exits]), {})
 
 
