@@ -82,7 +82,7 @@ def test_greedy_tokens_are_those_of_transformers(llm: LLM) -> None:
             ids, do_sample=False, use_cache=False, max_new_tokens=40, decoder_start_token_id=0, eos_token_id=1
         )
         assert list(output.token_ids) == made[0, 1:].tolist()
-    assert [output.text for output in outputs[1:3]] == [target for _, target in PASSAGES[1:3]]
+    assert [output.text for output in outputs[:2]] == [target for _, target in PASSAGES[:2]]
 
 
 def test_most_tokens_of_texts_it_never_saw_are_right(llm: LLM) -> None:
@@ -95,7 +95,7 @@ def test_most_tokens_of_texts_it_never_saw_are_right(llm: LLM) -> None:
         for text, found in zip(given, likelihoods(llm.engine, given), strict=True)
         for seen, token in zip(found, text.tokens[1:], strict=True)
     ]
-    assert sum(choice == token for choice, token in pairs) > 0.85 * len(pairs)
+    assert sum(choice == token for choice, token in pairs) > 0.9 * len(pairs)
 
 
 @pytest.mark.parametrize(("batching", "when"), [("lockstep", "iteration"), ("compact", "lazy")])
