@@ -123,13 +123,13 @@ class ServersRun:
             self._say(name, users, 0)
             self._run(name, prompts.take(users), users)
         for number in range(settings.repeats):
-            samples = [prompts.take(settings.count(users)) for _ in range(TRIES)]
+            samples, waking = [prompts.take(settings.count(users)) for _ in range(TRIES)], prompts.take(1)
             # Whoever is first in a round is first in one round only.
             names = list(self._members)
             shift = number % max(len(names), 1)
             for name in [*names[shift:], *names[:shift]]:
                 self._say(name, users, number + 1)
-                said[name].update(self._repeat(name, cells, samples, users, number))
+                said[name].update(self._repeat(name, cells, waking, samples, users, number))
         self.report.cells += [cell for (name, _), cell in cells.items() if name in self._members and cell.repeats]
         first = next((record.name for record in self.report.present if record.ours), None)
         for record in self.report.present:
@@ -137,10 +137,21 @@ class ServersRun:
                 record.facts.setdefault(fact, {})[str(users)] = value
 
     def _repeat(
-        self, name: str, cells: Mapping[tuple[str, str], Cell], samples: list[Any], users: int, number: int
+        self,
+        name: str,
+        cells: Mapping[tuple[str, str], Cell],
+        waking: Any,
+        samples: list[Any],
+        users: int,
+        number: int,
     ) -> Said:
-        """Run until undisturbed; the facts of that run, or none."""
+        """Run until undisturbed; the facts of that run, or none.
+
+        The prompts `waking` go before: what has held still for long may have lost its pages to the system.
+        """
         for attempt, prompts in enumerate(samples):
+            if self._run(name, waking, users) is None:
+                return {}
             self._watch.wait_until_quiet(self._settings.max_wait)
             before = self._watch.read()
             made = self._run(name, prompts, users)
