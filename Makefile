@@ -9,6 +9,8 @@ DEMO ?= generate "Explain gravity to a child." --exits smollm2-135m --exit lossl
 CORE := CMakeLists.txt $(shell find csrc -type f)
 CXX_FILES := $(filter %.h %.cpp %.inl,$(CORE))
 JOBS := $(shell getconf _NPROCESSORS_ONLN)
+# A worker for each processor. A file stays with one, for its tests share what is slow to make; files start in their order.
+WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
 .PHONY: help venv install check fix test test-full test-core test-browser soak prove-lm-eval prove-load prove-start \
@@ -34,10 +36,10 @@ fix: install  ## format, and fix what lint can fix
 	$(BIN)/clang-format -i $(CXX_FILES)
 
 test: install  ## the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest $(WORKERS)
 
 test-full: install  ## the tests with their long products
-	$(BIN)/python -m pytest -m "not browser"
+	$(BIN)/python -m pytest $(WORKERS) -m "not browser"
 
 test-core: install  ## the C++ core's own tests as it is shipped: optimised, warnings are errors
 	$(BIN)/cmake -S . -B build/core -DOFFRAMP_TESTS=ON -DOFFRAMP_PYTHON=OFF -DCMAKE_COMPILE_WARNING_AS_ERROR=ON
