@@ -18,6 +18,9 @@ import pytest
 ROOT = Path(__file__).parents[2]
 BUILD = ROOT / "build" / "sanitized"
 PROGRAMS = sorted(path.stem for kind in ("test", "fuzz") for path in (ROOT / "csrc" / "tests").glob(f"{kind}_*.cpp"))
+SEED, SHORT = "1", "16"
+"""What a `fuzz_` program starts from and of how many cases, where its own number would take half a minute."""
+
 # What each must report. They also prove that the others would fail.
 BROKEN = {
     "broken_read": "AddressSanitizer: heap-buffer-overflow",
@@ -61,6 +64,13 @@ def programs() -> Path:
 
 @pytest.mark.parametrize("name", PROGRAMS)
 def test_program_runs_clean(programs: Path, name: str) -> None:
+    done = run(programs / name, *((SEED, SHORT) if name.startswith("fuzz_") else ()))
+    assert done.returncode == 0, done.stdout[-10_000:]
+
+
+@pytest.mark.full
+@pytest.mark.parametrize("name", [name for name in PROGRAMS if name.startswith("fuzz_")])
+def test_all_cases_of_a_fuzz_program_run_clean(programs: Path, name: str) -> None:
     done = run(programs / name)
     assert done.returncode == 0, done.stdout[-10_000:]
 

@@ -13,6 +13,15 @@ from offramp.types.executor import ScoreRow, SeqRows
 from scripts import reference
 
 GREEDY = SamplingParams(max_tokens=64, ignore_eos=True)
+FOLLOWED = 16
+
+
+@pytest.fixture(scope="module")
+def live(cases: list[dict[str, Any]]) -> list[torch.Tensor]:
+    """Logits [positions, vocab_size] of full forwards: the first prompts, each with the tokens it goes on with."""
+    model, _ = reference.load()
+    with torch.no_grad():
+        return [model(torch.tensor([[*c["prompt"], *c["tokens"][:FOLLOWED]]])).logits[0] for c in cases[:4]]
 
 
 def test_greedy_tokens_in_one_mixed_batch(llm: LLM, cases: list[dict[str, Any]]) -> None:
@@ -29,9 +38,7 @@ def test_greedy_tokens_beside_rows_that_exit(llm: LLM, cases: list[dict[str, Any
     assert any(20 in o.exit_layers for o in outputs)
 
 
-@pytest.mark.parametrize(
-    ("llm", "case"), [*(("torch", c) for c in range(20)), *(("native", c) for c in range(0, 20, 4))], indirect=["llm"]
-)
+@pytest.mark.parametrize("case", [pytest.param(c, marks=pytest.mark.full if c % 4 else ()) for c in range(20)])
 def test_greedy_tokens_alone(llm: LLM, cases: list[dict[str, Any]], case: int) -> None:
     output = llm.generate([cases[case]["prompt"]], GREEDY)[0]
     assert list(output.token_ids) == cases[case]["tokens"]
@@ -60,15 +67,14 @@ def test_logits_after_every_prompt(llm: LLM, cases: list[dict[str, Any]]) -> Non
         assert {t: ours[t] - shift for t in theirs} == pytest.approx(theirs, abs=1e-4)
 
 
-def test_log_probabilities_match_a_live_full_forward(llm: LLM, cases: list[dict[str, Any]]) -> None:
-    model, _ = reference.load()
-    for case in cases[:4]:
-        sequence = [*case["prompt"], *case["tokens"][:16]]
-        with torch.no_grad():
-            logits = model(torch.tensor([sequence])).logits[0]
+def test_log_probabilities_match_a_live_full_forward(
+    llm: LLM, cases: list[dict[str, Any]], live: list[torch.Tensor]
+) -> None:
+    sampling = SamplingParams(max_tokens=FOLLOWED + 1, ignore_eos=True, logprobs=20)
+    for case, logits in zip(cases, live, strict=False):
         assert logits[len(case["prompt"]) - 1].topk(8).indices.tolist() == case["top_ids"]
         expected = logits.log_softmax(-1)
-        output = llm.generate([case["prompt"]], SamplingParams(max_tokens=17, ignore_eos=True, logprobs=20))[0]
+        output = llm.generate([case["prompt"]], sampling)[0]
         assert output.logprobs is not None
         for i, row in enumerate(output.logprobs):
             position = len(case["prompt"]) - 1 + i
