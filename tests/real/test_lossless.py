@@ -54,7 +54,11 @@ def requests(cases: list[dict[str, Any]], temperature: float) -> tuple[list[Any]
     return [c["prompt"] for c in cases], samplings, dials
 
 
-@pytest.mark.parametrize("temperature", [0.0, 0.8])
+@pytest.mark.parametrize(
+    ("llm", "temperature"),
+    [("native", 0.0), ("native", 0.8), ("torch", 0.8), pytest.param("torch", 0.0, marks=pytest.mark.full)],
+    indirect=["llm"],
+)
 def test_lossless_equals_off_over_exits_and_draft_lengths(
     llm: LLM, cases: list[dict[str, Any]], temperature: float
 ) -> None:
