@@ -70,10 +70,8 @@ def check(choice: int, max_draft: int, batch: int, temperature: float) -> tuple[
 @pytest.mark.parametrize("choice", range(len(CHOICES)), ids=str)
 def test_verify_equals_exits_off(choice: int) -> None:
     """A part of the product in which every exit, draft length, batch size and temperature occurs."""
-    cases = [(choice, d, b, t) for i, (c, d, b, t) in enumerate(ALL) if c == choice and i % 17 == choice % 17]
-    assert (
-        {c[1] for c in cases} == set(DRAFTS) and len({c[2] for c in cases}) > 10 and {c[3] for c in cases} == {0, 0.9}
-    )
+    cases = [(choice, d, b, t) for i, (c, d, b, t) in enumerate(ALL) if c == choice and i % 27 == choice]
+    assert {c[1] for c in cases} == set(DRAFTS) and len({c[2] for c in cases}) > 8 and {c[3] for c in cases} == {0, 0.9}
     done = [check(*case) for case in cases]
     accepted, preempted, cached = (sum(column) for column in zip(*done, strict=True))
     assert accepted and preempted and cached
