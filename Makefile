@@ -9,7 +9,7 @@ DEMO ?= generate "Explain gravity to a child." --exits smollm2-135m --exit lossl
 CORE := CMakeLists.txt $(shell find csrc -type f)
 CXX_FILES := $(filter %.h %.cpp %.inl,$(CORE))
 JOBS := $(shell getconf _NPROCESSORS_ONLN)
-# A worker for each processor. A file stays with one, for its tests share what is slow to make; files start in their order.
+# A worker for each processor. It runs whole files, for their tests share what is slow to make; files keep their order.
 WORKERS := -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 .DEFAULT_GOAL := help
