@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from offramp.bench.paper_results import PaperCell, PaperReport
 from offramp.bench.paper_settings import FULL_DEPTH
-from offramp.bench.paper_tables import SPLIT
+from offramp.bench.paper_tables import split_names
 from offramp.bench.results import Spread
 from offramp.bench.svg import BAR, COLOURS, HEIGHT, LEFT, LINE, TOP, bars, bars_width, legend
 from offramp.evaluate.bootstrap import Interval
@@ -106,7 +106,7 @@ def _by_batch(report: PaperReport) -> str:
 def _time_split(report: PaperReport) -> str:
     """A bar for each way: the time of a token beside full depth's, in parts."""
     parts = [text(20, 20, f"{_title(report)}: time per token, full depth = 1")]
-    y = TOP
+    y, names = TOP, split_names(report.cells)
     for traffic, cells in _by_traffic(report).items():
         parts.append(text(20, y + 12, traffic))
         y += LINE
@@ -114,7 +114,7 @@ def _time_split(report: PaperReport) -> str:
             seen = cell.spread("speedup")
             parts.append(text(SPLIT_LEFT - 8, y + 12, cell.way, "end"))
             left = float(SPLIT_LEFT)
-            for number, name in enumerate(SPLIT):
+            for number, name in enumerate(names):
                 share = 0.0 if seen is None else cell.split.get(name, 0.0) / seen.median
                 width = SPLIT_WIDTH / 2 * max(share, 0.0)
                 parts.append(
@@ -122,5 +122,5 @@ def _time_split(report: PaperReport) -> str:
                 )
                 left += width
             y += LINE
-    parts += legend(SPLIT, y + LINE)
-    return document(SPLIT_LEFT + SPLIT_WIDTH, y + LINE + len(SPLIT) * LINE, parts)
+    parts += legend(names, y + LINE)
+    return document(SPLIT_LEFT + SPLIT_WIDTH, y + LINE + len(names) * LINE, parts)

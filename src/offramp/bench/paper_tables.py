@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from offramp.bench.engine_tables import Table, absent_lines, tables
 from offramp.bench.paper_results import PaperCell, PaperReport
 from offramp.bench.paper_settings import FULL_DEPTH
 from offramp.bench.results import EngineReport, Spread
 
-SPLIT = ("layers", "top", "checks", "fill", "python")
+SPLIT = ("encoder", "layers", "top", "checks", "fill", "python")
 QUALITY = 0.98
 """What a way keeps of full depth's quality to be as good as the paper's: all but 2%."""
 
@@ -113,12 +113,18 @@ def _said(cell: PaperCell | None) -> tuple[str, str, str]:
     return cell.way, _wide(cell.spread("speedup")), _wide(cell.spread("latency_gain"))
 
 
+def split_names(cells: Iterable[PaperCell]) -> tuple[str, ...]:
+    """What the time went to: an encoder only where there is one."""
+    return SPLIT if any(cell.split.get("encoder") for cell in cells) else SPLIT[1:]
+
+
 def _splits(cells: list[PaperCell]) -> Table:
+    names = split_names(cells)
     rows = [
-        (c.traffic, c.way, *(f"{100 * c.split[name]:.1f}%" if name in c.split else "-" for name in SPLIT))
+        (c.traffic, c.way, *(f"{100 * c.split[name]:.1f}%" if name in c.split else "-" for name in names))
         for c in cells
     ]
-    return Table("where the time goes", ("traffic", "way", *SPLIT), rows)
+    return Table("where the time goes", ("traffic", "way", *names), rows)
 
 
 def _number(seen: Spread | None, digits: int) -> str:
