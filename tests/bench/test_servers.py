@@ -126,9 +126,9 @@ def test_disturbed_runs_are_done_again_with_other_prompts(tmp_path: Path) -> Non
     assert cell.rejected == 2 and len(cell.clean) == 1
     asked = [[tuple(sample.prompt) for sample in samples] for _, samples in members["offramp int8 off"].asked]
     # The warming up, and what wakes the server before each of three tries.
-    assert [len(prompts) for prompts in asked] == [1, 1, 2, 1, 2, 1, 2]
+    assert [len(prompts) for prompts in asked] == [1, 1, 4, 1, 4, 1, 4]
     assert asked[1] == asked[3] == asked[5]
-    assert len({prompt for prompts in asked for prompt in prompts}) == 1 + 1 + 3 * 2
+    assert len({prompt for prompts in asked for prompt in prompts}) == 1 + 1 + 3 * 4
 
 
 def test_a_server_that_fails_is_named_and_the_others_go_on(tmp_path: Path) -> None:
