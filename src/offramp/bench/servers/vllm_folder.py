@@ -20,7 +20,7 @@ def vllm_folder(files: Mapping[str, Any], python: str) -> Path:
     """
     script = WORKERS / "run_vllm.py"
     if files["form"] != "gguf":
-        return Path(files["path"])
+        return Path(files["plain"])
     done = subprocess.run(
         [python, str(script), "--folder", json.dumps(dict(files))], capture_output=True, text=True, check=False
     )
