@@ -113,7 +113,7 @@ def search(
 ) -> Iterator[tuple[str, str]]:
     """Fill `known` (tokens of a round -> name -> run); yields what was just added.
 
-    A run that fails is out, with its error as `failed`.
+    A run that fails is out, with its exit code as `failed`.
     """
     for number in range(rounds):
         key = str(tokens << number)
@@ -126,10 +126,10 @@ def search(
         names = halve({name: done[name]["price"] for name in names if "price" in done[name]})
 
 
-def make_data(model: str, out: Path, device: str, settings: DataSettings) -> int:
-    """Make what all runs learn from."""
+def make_data(model: str, work: Path, device: str, settings: DataSettings) -> int:
+    """Make what all runs learn from, in the folder `work`."""
     backend = choose_backend("auto", device, "auto", "auto")
-    request = TuneRequest(model, out / "data", backend, work=out / "work", data=settings)
+    request = TuneRequest(model, work, backend, work=work, data=settings)
     Workshop(load_model(model), request, lambda done, total, text: print(text, file=sys.stderr)).samples()
     return 0
 
@@ -149,13 +149,13 @@ def main() -> int:
     args = parser.parse_args()
     out: Path = args.out
     out.mkdir(parents=True, exist_ok=True)
-    spec, report, work = load_model(args.model).spec, out / "search.json", out / "work"
-    # In a process of its own, which gives the device's memory back.
+    work, report = out / "work", out / "search.json"
     if args.only_data:
-        return make_data(
-            args.model, out, args.device, DataSettings(tokens=args.tokens << (args.rounds - 1), batch=args.batch)
-        )
+        most = DataSettings(tokens=args.tokens << (args.rounds - 1), batch=args.batch)
+        return make_data(args.model, work, args.device, most)
+    # In a process of its own, which gives the device's memory back.
     subprocess.run([sys.executable, __file__, *sys.argv[1:], "--only-data"], check=True)
+    spec = load_model(args.model).spec
     known = json.loads(report.read_bytes()) if report.is_file() else {}
 
     def run(tokens: int, name: str) -> Run:
