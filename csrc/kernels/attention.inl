@@ -16,30 +16,34 @@
 namespace offramp {
 namespace {
 
-// What stays in registers: queries times vectors of K or V.
+// What stays in registers: queries times vectors of K or V. Of up to kFewQueries queries two tiles are scored at once,
+// and kSumVectors vectors summed. From kWideQueries on, a span is converted to floats once and for all of them.
 #if defined(__AVX512F__)
-constexpr int kScoreQueries = 8, kSumQueries = 4, kSumVectors = 4, kPairQueries = 4;
+constexpr int kScoreQueries = 8, kSumQueries = 4, kSumVectors = 4, kFewQueries = 4, kWideQueries = 9;
 #elif defined(__AVX2__)
-constexpr int kScoreQueries = 6, kSumQueries = 6, kSumVectors = 1, kPairQueries = 0;
+constexpr int kScoreQueries = 6, kSumQueries = 6, kSumVectors = 2, kFewQueries = 3, kWideQueries = 13;
 #else
-constexpr int kScoreQueries = 4, kSumQueries = 4, kSumVectors = 1, kPairQueries = 0;
+constexpr int kScoreQueries = 4, kSumQueries = 4, kSumVectors = 1, kFewQueries = 0, kWideQueries = 5;
 #endif
 
-// Scores of `queries` queries at `pair` neighbouring tiles.
-template <typename T, int queries, int pair>
-void score_block(const T* const* k, int64_t stride, int64_t channels, const float* q, int64_t width, float* scores) {
+// Vectors in a line of the cache.
+template <typename Source>
+constexpr int kLineVectors = kAlign / (kLanes * static_cast<int>(sizeof(typename Source::Element)));
+
+// Scores of `queries` queries at `pair` neighbouring tiles from `first` on.
+template <typename Source, int queries, int pair>
+void score_block(const Source& k, int64_t first, int64_t channels, const float* q, int64_t width, float* scores) {
   Vec acc[pair][queries];
   for (int t = 0; t < pair; ++t)
     for (int i = 0; i < queries; ++i) acc[t][i] = broadcast(0);
   for (int64_t c = 0; c < channels; ++c) {
-    Vec key[pair];
 #pragma GCC unroll 2
-    for (int t = 0; t < pair; ++t) key[t] = load_element(k[t] + c * stride);
+    for (int t = 0; t < pair; ++t) {
+      const Vec key = load_element(k.at[first + t] + c * k.stride);
+      ask_ahead(k, first + t, c * k.stride);
 #pragma GCC unroll 8
-    for (int i = 0; i < queries; ++i) {
-      const Vec query = broadcast(q[i * width + c]);
-#pragma GCC unroll 2
-      for (int t = 0; t < pair; ++t) acc[t][i] = fma(query, key[t], acc[t][i]);
+      for (int i = 0; i < queries; ++i) acc[t][i] = fma(broadcast(q[i * width + c]), key, acc[t][i]);
+      if constexpr (pair > 1) forget_loads();
     }
   }
   for (int t = 0; t < pair; ++t)
@@ -47,49 +51,48 @@ void score_block(const T* const* k, int64_t stride, int64_t channels, const floa
 }
 
 // Of `queries` queries, at the tiles [first, last).
-template <typename T, int queries>
-void score_some(const Attention& a, const Tiles<T>& k, int64_t query, int64_t first, int64_t last) {
+template <typename Source, int queries>
+void score_some(const Attention& a, const Source& k, int64_t query, int64_t first, int64_t last) {
   const float* q = a.queries + query * a.width;
   float* scores = a.scores + query * kSpan;
   int64_t t = first;
-  if constexpr (queries <= kPairQueries) {
+  if constexpr (queries <= kFewQueries) {
     for (; t + 2 <= last; t += 2)
-      score_block<T, queries, 2>(k.at + t, k.stride, a.task.head_dim, q, a.width, scores + t * kLanes);
+      score_block<Source, queries, 2>(k, t, a.task.head_dim, q, a.width, scores + t * kLanes);
   }
   for (; t < last; ++t)
-    score_block<T, queries, 1>(k.at + t, k.stride, a.task.head_dim, q, a.width, scores + t * kLanes);
+    score_block<Source, queries, 1>(k, t, a.task.head_dim, q, a.width, scores + t * kLanes);
 }
 
-template <typename T, int limit>
-OFFRAMP_INLINE void score_count(int64_t count, const Attention& a, const Tiles<T>& k, int64_t query, int64_t first,
+template <typename Source, int limit>
+OFFRAMP_INLINE void score_count(int64_t count, const Attention& a, const Source& k, int64_t query, int64_t first,
                                 int64_t last) {
   if constexpr (limit == 1)
-    score_some<T, 1>(a, k, query, first, last);
+    score_some<Source, 1>(a, k, query, first, last);
   else if (count == limit)
-    score_some<T, limit>(a, k, query, first, last);
+    score_some<Source, limit>(a, k, query, first, last);
   else
-    score_count<T, limit - 1>(count, a, k, query, first, last);
+    score_count<Source, limit - 1>(count, a, k, query, first, last);
 }
 
 // Adds weight times V at the positions of `range` to the sums of `queries` queries, in `vectors` vectors of channels.
-template <typename T, int queries, int vectors>
-void sum_block(const Tiles<T>& v, Range range, const float* weights, float* sums, int64_t width, int64_t channel) {
+template <typename Source, int queries, int vectors>
+void sum_block(const Source& v, Range range, const float* weights, float* sums, int64_t width, int64_t channel) {
   Vec acc[queries][vectors];
   for (int i = 0; i < queries; ++i)
     for (int j = 0; j < vectors; ++j) acc[i][j] = load(sums + i * width + j * kLanes);
   for (int64_t p = range.begin; p < range.end;) {
-    const T* tile = v.at[p / kLanes] + channel;
+    const auto* tile = v.at[p / kLanes] + channel;
     const int64_t next = smaller((p / kLanes + 1) * kLanes, range.end);
     for (; p < next; ++p) {
-      const T* row = tile + p % kLanes * v.stride;
-      Vec value[vectors];
+      const auto* row = tile + p % kLanes * v.stride;
 #pragma GCC unroll 4
-      for (int j = 0; j < vectors; ++j) value[j] = load_element(row + j * kLanes);
+      for (int j = 0; j < vectors; ++j) {
+        const Vec value = load_element(row + j * kLanes);
+        if (j % kLineVectors<Source> == 0) ask_ahead(v, p / kLanes, p % kLanes * v.stride + channel + j * kLanes);
 #pragma GCC unroll 8
-      for (int i = 0; i < queries; ++i) {
-        const Vec weight = broadcast(weights[i * kSpan + p]);
-#pragma GCC unroll 4
-        for (int j = 0; j < vectors; ++j) acc[i][j] = fma(weight, value[j], acc[i][j]);
+        for (int i = 0; i < queries; ++i) acc[i][j] = fma(broadcast(weights[i * kSpan + p]), value, acc[i][j]);
+        if constexpr (vectors > 1) forget_loads();
       }
     }
   }
@@ -97,43 +100,43 @@ void sum_block(const Tiles<T>& v, Range range, const float* weights, float* sums
     for (int j = 0; j < vectors; ++j) store(sums + i * width + j * kLanes, acc[i][j]);
 }
 
-template <typename T, int queries, int vectors>
-OFFRAMP_INLINE void sum_vectors(const Attention& a, const Tiles<T>& v, int64_t query, Range range, int64_t channel) {
+template <typename Source, int queries, int vectors>
+OFFRAMP_INLINE void sum_vectors(const Attention& a, const Source& v, int64_t query, Range range, int64_t channel) {
   const float* weights = a.scores + query * kSpan;
   float* sums = a.sums + query * a.width;
   for (; channel + vectors * kLanes <= a.width; channel += vectors * kLanes)
-    sum_block<T, queries, vectors>(v, range, weights, sums + channel, a.width, channel);
-  if constexpr (vectors > 1) sum_vectors<T, queries, vectors / 2>(a, v, query, range, channel);
+    sum_block<Source, queries, vectors>(v, range, weights, sums + channel, a.width, channel);
+  if constexpr (vectors > 1) sum_vectors<Source, queries, vectors / 2>(a, v, query, range, channel);
 }
 
-template <typename T, int limit>
-OFFRAMP_INLINE void sum_count(int64_t count, const Attention& a, const Tiles<T>& v, int64_t query, Range range) {
+template <typename Source, int limit>
+OFFRAMP_INLINE void sum_count(int64_t count, const Attention& a, const Source& v, int64_t query, Range range) {
   if constexpr (limit == 1)
-    sum_vectors<T, 1, kSumVectors>(a, v, query, range, 0);
+    sum_vectors<Source, 1, kSumVectors>(a, v, query, range, 0);
   else if (count == limit)
-    sum_vectors<T, limit, kSumVectors>(a, v, query, range, 0);
+    sum_vectors<Source, limit, limit <= kFewQueries ? kSumVectors : 1>(a, v, query, range, 0);
   else
-    sum_count<T, limit - 1>(count, a, v, query, range);
+    sum_count<Source, limit - 1>(count, a, v, query, range);
 }
 
 // Queries [first, last): together where all see a position, one by one before and after that.
-template <typename T>
-void sum_some(const Attention& a, const Tiles<T>& v, int64_t start, int64_t first, int64_t last) {
+template <typename Source>
+void sum_some(const Attention& a, const Source& v, int64_t start, int64_t first, int64_t last) {
   const int64_t group = a.task.group;
   const Range lowest = range_of(a.task, first / group, start), highest = range_of(a.task, (last - 1) / group, start);
   const Range common = {highest.begin, lowest.end};  // ranges ascend with the rows
   if (common.begin >= common.end || last - first == 1) {
-    for (int64_t i = first; i < last; ++i) sum_count<T, 1>(1, a, v, i, range_of(a.task, i / group, start));
+    for (int64_t i = first; i < last; ++i) sum_count<Source, 1>(1, a, v, i, range_of(a.task, i / group, start));
     return;
   }
   for (int64_t i = first; i < last; ++i) {
     const Range own = range_of(a.task, i / group, start);
-    if (own.begin < common.begin) sum_count<T, 1>(1, a, v, i, {own.begin, common.begin});
+    if (own.begin < common.begin) sum_count<Source, 1>(1, a, v, i, {own.begin, common.begin});
   }
-  sum_count<T, kSumQueries>(last - first, a, v, first, common);
+  sum_count<Source, kSumQueries>(last - first, a, v, first, common);
   for (int64_t i = first; i < last; ++i) {
     const Range own = range_of(a.task, i / group, start);
-    if (own.end > common.end) sum_count<T, 1>(1, a, v, i, {common.end, own.end});
+    if (own.end > common.end) sum_count<Source, 1>(1, a, v, i, {common.end, own.end});
   }
 }
 
@@ -171,35 +174,20 @@ void weigh(const Attention& a, int64_t query, Range range) {
   for (int64_t c = 0; c < a.width; c += kLanes) store(sums + c, load(sums + c) * broadcast(factor));
 }
 
-template <typename T>
-void score_span(const Attention& a, const Tiles<T>& k, Range range, int64_t first, int64_t last) {
+template <typename Source>
+void score_span(const Attention& a, const Source& k, Range range, int64_t first, int64_t last) {
   const int64_t blocks = ceil_div(last - first, kScoreQueries);
   for (int64_t b = 0; b < blocks; ++b) {
     const int64_t from = first + (last - first) * b / blocks, to = first + (last - first) * (b + 1) / blocks;
-    score_count<T, kScoreQueries>(to - from, a, k, from, range.begin / kLanes, ceil_div(range.end, kLanes));
+    score_count<Source, kScoreQueries>(to - from, a, k, from, range.begin / kLanes, ceil_div(range.end, kLanes));
   }
 }
 
-template <typename T>
-void sum_span(const Attention& a, const Tiles<T>& v, int64_t start, int64_t first, int64_t last) {
+template <typename Source>
+void sum_span(const Attention& a, const Source& v, int64_t start, int64_t first, int64_t last) {
   const int64_t blocks = ceil_div(last - first, kSumQueries);
   for (int64_t b = 0; b < blocks; ++b) {
     sum_some(a, v, start, first + (last - first) * b / blocks, first + (last - first) * (b + 1) / blocks);
-  }
-}
-
-// Asks for K and V of the next span. Blocks lie far apart, so the hardware does not see them coming.
-template <typename T>
-void prefetch_span(const Attend& task, int64_t start, int64_t end) {
-  const int64_t bytes = task.head_dim * kLanes * static_cast<int64_t>(sizeof(T));
-  const Range range = {0, smaller(end - start, kSpan)};
-  if (range.end <= 0 || task.block_size != kLanes) return;  // tiles of larger blocks are not in one piece
-  const Tiles<T> k = keys_in_place<T>(task, start, range), v = values_in_place<T>(task, start, range);
-  for (int64_t t = 0; t * kLanes < range.end; ++t) {
-    for (int64_t i = 0; i < bytes; i += kAlign) {
-      prefetch(reinterpret_cast<const uint8_t*>(k.at[t]) + i);
-      prefetch(reinterpret_cast<const uint8_t*>(v.at[t]) + i);
-    }
   }
 }
 
@@ -209,8 +197,7 @@ void attend_span(const Attention& a, int64_t start, int64_t first, int64_t last)
   const Attend& task = a.task;
   const Range range = {range_of(task, first, start).begin, range_of(task, last - 1, start).end};
   const int64_t from = first * task.group, to = last * task.group;
-  const bool gather = !whole_tiles(task), widen = sizeof(T) == 2 && to - from > kScoreQueries;
-  if (!gather && !widen) prefetch_span<T>(task, start + kSpan, end_seen(task, last - 1));
+  const bool gather = !whole_tiles(task), widen = sizeof(T) == 2 && to - from >= kWideQueries;
   if (gather)
     score_span(a, keys_gathered<T>(a, start, range), range, from, to);
   else if (widen)
@@ -225,7 +212,7 @@ void attend_span(const Attention& a, int64_t start, int64_t first, int64_t last)
   else if (widen)
     sum_span(a, values_widened(a, start, range), start, from, to);
   else
-    sum_span(a, values_in_place<T>(task, start, range), start, from, to);
+    sum_span(a, values_in_place<T>(task, start, range, end_seen(task, last - 1)), start, from, to);
 }
 
 void start_queries(const Attention& a) {

@@ -21,9 +21,25 @@ struct Attention {
 // K or V of a span: a pointer to each tile, with rows `stride` elements apart. Rows are channels in K, positions in V.
 template <typename T>
 struct Tiles {
+  using Element = T;
   const T* at[kTiles];
   int64_t stride;
 };
+
+// Tiles in the store, and those that are read after them, or the same again where there are none. Memory is asked for
+// these meanwhile: blocks lie far apart, so the hardware does not see them coming.
+template <typename T>
+struct StoreTiles : Tiles<T> {
+  const T* soon[kTiles];
+};
+
+template <typename T>
+OFFRAMP_INLINE void ask_ahead(const Tiles<T>&, int64_t, int64_t) {}
+
+template <typename T>
+OFFRAMP_INLINE void ask_ahead(const StoreTiles<T>& tiles, int64_t tile, int64_t element) {
+  prefetch(tiles.soon[tile] + element);
+}
 
 // Positions [begin, end) of the span that a query sees.
 struct Range {
@@ -61,22 +77,40 @@ OFFRAMP_INLINE bool whole_tiles(const Attend& task) {
   return task.block_size % kLanes == 0 && task.head_dim % kLanes == 0;
 }
 
+// Whether a tile of K is one piece of memory, as one of V always is.
+OFFRAMP_INLINE bool in_one_piece(const Attend& task) { return task.block_size == kLanes; }
+
 template <typename T>
-Tiles<T> keys_in_place(const Attend& task, int64_t start, Range range) {
-  Tiles<T> k = {{}, task.block_size};
+OFFRAMP_INLINE const T* key_tile(const Attend& task, int64_t position) {
+  return at_block<T>(task, task.k, position) + position % task.block_size;
+}
+
+template <typename T>
+OFFRAMP_INLINE const T* value_tile(const Attend& task, int64_t position) {
+  return at_block<T>(task, task.v, position) + position % task.block_size * task.head_dim;
+}
+
+// After K of a span comes its V.
+template <typename T>
+StoreTiles<T> keys_in_place(const Attend& task, int64_t start, Range range) {
+  StoreTiles<T> k;
+  k.stride = task.block_size;
   for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
-    const int64_t position = start + t * kLanes;
-    k.at[t] = at_block<T>(task, task.k, position) + position % task.block_size;
+    k.at[t] = key_tile<T>(task, start + t * kLanes);
+    k.soon[t] = in_one_piece(task) ? value_tile<T>(task, start + t * kLanes) : k.at[t];
   }
   return k;
 }
 
+// After V of a span comes K of the next, as far as positions below `end`.
 template <typename T>
-Tiles<T> values_in_place(const Attend& task, int64_t start, Range range) {
-  Tiles<T> v = {{}, task.head_dim};
+StoreTiles<T> values_in_place(const Attend& task, int64_t start, Range range, int64_t end) {
+  StoreTiles<T> v;
+  v.stride = task.head_dim;
   for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
-    const int64_t position = start + t * kLanes;
-    v.at[t] = at_block<T>(task, task.v, position) + position % task.block_size * task.head_dim;
+    const int64_t position = start + t * kLanes, next = position + kSpan;
+    v.at[t] = value_tile<T>(task, position);
+    v.soon[t] = in_one_piece(task) && next < end ? key_tile<T>(task, next) : v.at[t];
   }
   return v;
 }
@@ -95,7 +129,7 @@ void add_bias(const Attention& a, int64_t query, int64_t start, Range range) {
 
 // As floats in a.tiles, for many queries.
 Tiles<float> keys_widened(const Attention& a, int64_t start, Range range) {
-  const Tiles<uint16_t> k = keys_in_place<uint16_t>(a.task, start, range);
+  const StoreTiles<uint16_t> k = keys_in_place<uint16_t>(a.task, start, range);
   Tiles<float> wide = {{}, kLanes};
   for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
     float* tile = a.tiles + t * a.width * kLanes;
@@ -106,7 +140,7 @@ Tiles<float> keys_widened(const Attention& a, int64_t start, Range range) {
 }
 
 Tiles<float> values_widened(const Attention& a, int64_t start, Range range) {
-  const Tiles<uint16_t> v = values_in_place<uint16_t>(a.task, start, range);
+  const StoreTiles<uint16_t> v = values_in_place<uint16_t>(a.task, start, range, 0);
   Tiles<float> wide = {{}, a.width};
   for (int64_t p = range.begin; p < range.end; ++p) {
     const uint16_t* row = v.at[p / kLanes] + p % kLanes * v.stride;

@@ -143,6 +143,7 @@ OFFRAMP_INLINE void keep(IntVec& a) { __asm__ volatile("" : "+v"(a.v)); }
 OFFRAMP_INLINE void keep(Pairs& a) { __asm__ volatile("" : "+v"(a.v)); }
 
 OFFRAMP_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
+OFFRAMP_INLINE void forget_loads() {}
 
 }  // namespace
 }  // namespace offramp

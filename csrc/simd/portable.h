@@ -244,6 +244,8 @@ OFFRAMP_INLINE Vec as_float(IntVec a) {
 OFFRAMP_INLINE void store_short(int16_t* p, IntVec a) { OFFRAMP_LANES p[i] = static_cast<int16_t>(a.lane[i]); }
 
 OFFRAMP_INLINE void prefetch(const void* p) { __builtin_prefetch(p); }
+// What was loaded before is loaded again, where registers are too few to keep it.
+OFFRAMP_INLINE void forget_loads() {}
 
 #undef OFFRAMP_LANES
 
