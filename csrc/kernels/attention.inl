@@ -60,8 +60,7 @@ void score_some(const Attention& a, const Source& k, int64_t query, int64_t firs
     for (; t + 2 <= last; t += 2)
       score_block<Source, queries, 2>(k, t, a.task.head_dim, q, a.width, scores + t * kLanes);
   }
-  for (; t < last; ++t)
-    score_block<Source, queries, 1>(k, t, a.task.head_dim, q, a.width, scores + t * kLanes);
+  for (; t < last; ++t) score_block<Source, queries, 1>(k, t, a.task.head_dim, q, a.width, scores + t * kLanes);
 }
 
 template <typename Source, int limit>
