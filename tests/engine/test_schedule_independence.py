@@ -224,12 +224,13 @@ def test_a_failing_run_prints_its_plans(subject: Subject, capsys: pytest.Capture
 
 
 @on("torch", "native", "t5", "t5-tied", "t5-native")
-@pytest.mark.parametrize("kv", ["fill", "recompute", "verify"])
+@pytest.mark.parametrize(("kv", "together"), [("fill", 0.0), ("recompute", 0.0), ("verify", 0.0), ("verify", 0.2)])
 @pytest.mark.parametrize("criterion", ["max_prob", "margin", "entropy", "saturation", "classifier", "patience"])
 def test_the_accounting_and_confidences_of_a_lone_request_are_the_oracles(
-    criterion: str, kv: str, subject: Subject
+    criterion: str, kv: str, together: float, subject: Subject
 ) -> None:
-    exit = ExitParams.from_dict({"criterion": criterion, "threshold": 0.3, "kv": kv, "max_draft": 3})
+    values = {"criterion": criterion, "threshold": 0.3, "kv": kv, "max_draft": 3, "draft_threshold": together}
+    exit = ExitParams.from_dict(values)
     sampling, source = SamplingParams(max_tokens=20, ignore_eos=True, seed=1, temperature=0.5), subject.source()
     alone = generate(subject.model.reading(source), [7, 3, 9], sampling, exit)
     config, longest = small_workload(subject, [None]).config, subject.model.max_model_len

@@ -164,6 +164,10 @@ def test_saturation_may_be_asked_for_although_the_first_exit_cannot_have_it() ->
         (lambda: ExitParams(threshold={}), "`threshold` names no exit layer"),
         (lambda: ExitParams(kv="fil"), "`kv` cannot be 'fil'\nhint: did you mean `fill`?"),  # type: ignore[arg-type]
         (lambda: ExitParams(max_draft=65), "`max_draft` must be a whole number of at least 1 and at most 64, not 65"),
+        (
+            lambda: ExitParams(draft_threshold=2),
+            "`draft_threshold` must be a number at least 0 and at most 1, not 2",
+        ),
         (lambda: ExitParams(decay=-1), "`decay` must be a number at least 0, not -1"),
         (
             lambda: ExitParams.from_dict({"treshold": 1}),

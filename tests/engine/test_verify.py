@@ -7,6 +7,7 @@ the longest request, and a step takes one row per sequence.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from functools import cache
 from itertools import product
 
@@ -82,3 +83,15 @@ def test_verify_equals_exits_off(choice: int) -> None:
 def test_verify_equals_exits_off_in_every_case(choice: int, max_draft: int) -> None:
     for batch, temperature in product(BATCHES, TEMPERATURES):
         check(choice, max_draft, batch, temperature)
+
+
+def test_drafts_go_on_while_all_that_wait_are_likely_right_together() -> None:
+    exit = ExitParams(threshold=0.0, draft_threshold=0.25, kv="verify", max_draft=8)
+    assert exit.draft_floor([]) == 0.25 and exit.draft_floor([0.5, 0.5]) == 1.0
+    assert exit.draft_floor([0.0]) > 1 and ExitParams(kv="verify").draft_floor([0.1]) == 0.0
+    proposed = []
+    for together in (0.0, 0.25, 1.0):
+        engine = make_engine()
+        Run(engine, [request(exit=replace(exit, draft_threshold=together), max_tokens=40)])
+        proposed.append(report(engine.sequences[0]).drafts_proposed)
+    assert proposed[0] > proposed[1] > proposed[2]

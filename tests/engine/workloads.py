@@ -143,6 +143,7 @@ def exit_params(
         kv=st.sampled_from(kvs),
         fill_when=st.sampled_from(["lazy", "iteration"]),
         max_draft=st.integers(1, 6),
+        draft_threshold=st.sampled_from([0.0, 0.0, 0.05, 0.4]),
         recompute_cap=st.integers(1, 5),
         decay=st.sampled_from([None, None, 0.0, 4.0]),
     )

@@ -13,7 +13,7 @@ import numpy as np
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
 from tests.oracle.model import Array, Model
-from tests.oracle.scoring import Context, Opinion, choose_at_top, confidence, opinion, threshold
+from tests.oracle.scoring import Context, Opinion, choose_at_top, confidence, draft_floor, opinion, threshold
 
 
 @dataclass
@@ -53,7 +53,7 @@ class Result:
 @dataclass
 class Run:
     """One request under way. Positions 0.. have a hidden state in `hidden` and the number of layers run in `depth`;
-    `deep` has what each position's choice was made from."""
+    `deep` has what each position's choice was made from; `drafts` wait for the top."""
 
     model: Model
     prompt: list[int]
@@ -63,6 +63,7 @@ class Run:
     hidden: dict[int, Array] = field(default_factory=dict)
     depth: dict[int, int] = field(default_factory=dict)
     deep: dict[int, Array] = field(default_factory=dict)
+    drafts: list[Choice] = field(default_factory=list)
     finish_reason: str | None = None
     drafts_proposed: int = 0
     drafts_accepted: int = 0
@@ -204,7 +205,11 @@ class Attempt:
         """The confidence it takes to leave at the exit after `layer`; None where the token is not tested."""
         if self.forced or self.run.exit is None:
             return None
-        return threshold(self.run.exit, layer, len(self.run.output), self.run.max_tokens)
+        drafts = [draft.confidence for draft in self.run.drafts if draft.confidence is not None]
+        needed = threshold(self.run.exit, layer, len(self.run.output), self.run.max_tokens)
+        if needed is None or self.run.exit.kv != "verify":
+            return needed
+        return max(needed, draft_floor(self.run.exit, drafts))
 
     def test(self, boundary: int, layer: int, *, skip: bool = False) -> Choice | None:
         """The choice made at this exit, or None where the token climbs on. To be called at every exit, lowest first."""

@@ -105,6 +105,14 @@ def confidence(exit: ExitParams, layer: int, index: int, opinions: list[Opinion]
     raise AssertionError(f"the oracle knows no criterion {exit.criterion}")
 
 
+def draft_floor(exit: ExitParams, drafts: list[float]) -> float:
+    """What `draft_threshold` asks of a draft behind drafts of these confidences."""
+    together = 1.0
+    for sure in drafts:
+        together *= sure
+    return exit.draft_threshold / max(together, 1e-9)
+
+
 def threshold(exit: ExitParams, layer: int, index: int, max_tokens: int) -> float | None:
     """The threshold for output `index` at exit `layer`, None where the request does not test it."""
     value = exit.threshold.get(layer) if isinstance(exit.threshold, Mapping) else exit.threshold

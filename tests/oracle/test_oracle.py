@@ -118,7 +118,9 @@ def test_exits_off_is_one_full_pass_per_token(case: int) -> None:
 def test_verify_gives_what_exits_off_gives(case: int) -> None:
     model, prompt, sampling = toy_model(case), prompt_of(case), sampling_of(case)
     off = generate(model, prompt, sampling)
-    on = generate(model, prompt, sampling, exit_of(case, kv="verify", max_draft=1 + case % 5))
+    on = generate(
+        model, prompt, sampling, exit_of(case, kv="verify", max_draft=1 + case % 5, draft_threshold=case % 3 / 5)
+    )
     assert (on.tokens, on.finish_reason) == (off.tokens, off.finish_reason)
     _, keys, values = full_pass(model, tokens_with_kv(prompt, on))
     assert distance_where_written(on, keys, values) < 1e-9

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from tests.oracle.run import Choice, Run
+from tests.oracle.run import Run
 
 
 def draft_and_check(run: Run) -> None:
@@ -13,7 +13,7 @@ def draft_and_check(run: Run) -> None:
     """
     assert run.exit is not None
     first = run.live
-    drafts: list[Choice] = []
+    drafts = run.drafts = []
     reason = None
     while len(drafts) < run.exit.max_draft and reason is None:
         run.start(range(run.live, run.live + 1))
@@ -26,6 +26,7 @@ def draft_and_check(run: Run) -> None:
     else:
         if reason is None:
             run.start(range(run.live, run.live + 1))
+    run.drafts = []
     run.climb(run.model.num_layers)
     run.drafts_proposed += len(drafts)
     run.top_passes += 1

@@ -1,7 +1,8 @@
 """Drafts that pay: thresholds and draft lengths for `verify`, chosen by measured time.
 
 Nothing can differ under `verify`, so there is no risk to keep, only time to save. Candidates are settings of the path
-(`path`) times draft lengths. They run in turns on the same prompts; after every round the slower half goes, and the
+(`path`) times draft lengths, with the lowest threshold for each draft alone or for all that wait together
+(`ExitParams.draft_threshold`). They run in turns on the same prompts; after every round the slower half goes, and the
 next round has twice as many prompts (successive halving, Jamieson and Talwalkar 2016).
 """
 
@@ -29,7 +30,7 @@ from offramp.types.sampling import SamplingParams
 LOSSES = tuple(float(loss) for loss in np.geomspace(0.01, 0.5, 6))
 """Expected shares of rejected drafts that the candidates' thresholds aim at."""
 
-LENGTHS = (2, 4, 8)
+LENGTHS = (2, 3, 4, 8)
 
 Time = Callable[[ExitParams | None, Sequence[Tokens]], float]
 """Seconds per token of some prompts under exit parameters, or at full depth."""
@@ -92,7 +93,12 @@ def choose_drafts(
     plain = ExitParams(options.criterion, kv="verify", options=options.options)
     settings = all_settings(seen)
     path = [settings[place] for place in choose(settings, LOSSES)]
-    candidates = [replace(plain, threshold=s.thresholds, max_draft=n) for s in path for n in options.lengths]
+    candidates = [
+        replace(plain, threshold=s.thresholds, max_draft=n, draft_threshold=floor)
+        for s in path
+        for n in options.lengths
+        for floor in (0.0, min(s.thresholds.values()))
+    ]
     if not candidates:
         raise PackError(
             "no exit agrees with full depth often enough to be worth drafting at",

@@ -62,7 +62,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--option", values.option, "NAME=VALUE", "an option of the criterion; may be repeated", action="append")
     add("--max-tokens", int, "N", "most tokens to generate for a prompt (default: 256)")
     add("--steps", int, "N", "fill, recompute: settings to test, at most (default: 12)")
-    add("--draft-lengths", _integers, "N,...", "verify: draft lengths to try (default: 2,4,8)")
+    add("--draft-lengths", _integers, "N,...", "verify: draft lengths to try (default: 2,3,4,8)")
     add("--draft-batch", int, "N", "verify: prompts generated together while time is taken (default: 1)")
     add("--max-num-seqs", int, "N", "sequences running at once (default: 32)")
 
@@ -138,7 +138,9 @@ def _show(report: RiskReport | Race, depth: int) -> None:
     if isinstance(report, Race):
         speeds = ("full depth", f"{1 / report.full_depth:.1f}"), ("drafts", f"{1 / report.seconds:.1f}")
         print_table(f"verify: tokens/s, {report.prompts} prompts", ("", ""), speeds)
-        print(f"drafts of {report.winner.max_draft} at {_thresholds(report.winner.threshold)}")
+        winner = report.winner
+        together = f", all together {winner.draft_threshold:.4g}" if winner.draft_threshold else ""
+        print(f"drafts of {winner.max_draft} at {_thresholds(winner.threshold)}{together}")
         if report.seconds >= report.full_depth:
             print_note("drafts cost more than they save here: the engine will switch them off")
         return

@@ -39,7 +39,7 @@ MODEL_FLAGS = (
 ENGINE_FLAGS = ("batching", "max_num_seqs", "max_num_batched_tokens", "prefix_caching", "profitability")
 
 
-BELONGS_TO = {"fill_when": "fill", "recompute_cap": "recompute", "max_draft": "verify"}
+BELONGS_TO = {"fill_when": "fill", "recompute_cap": "recompute", "max_draft": "verify", "draft_threshold": "verify"}
 """Exit parameters that only one KV policy reads."""
 
 
@@ -156,6 +156,7 @@ def add_exit_flags(parser: argparse.ArgumentParser) -> None:
     group.add("kv", str, "POLICY", "the KV of skipped layers: fill, recompute or verify")
     group.add("fill_when", str, "WHEN", "fill: lazy or iteration")
     group.add("max_draft", int, "N", "verify: drafts before they are checked")
+    group.add("draft_threshold", float, "X", "verify: draft while all drafts are right with this confidence")
     group.add("recompute_cap", int, "N", "recompute: exits in a row before a token runs at full depth")
     group.add("decay", float, "TAU", "CALM's position decay of the threshold (default: none)")
     group.add(

@@ -162,17 +162,17 @@ class Sequence:
         return not self.fills or self.first_exit is None or stop <= self.first_exit
 
     def test_due(self, boundary: int) -> float | None:
-        """The threshold the live token is tested against at an exit it has arrived at, or None where it is not tested.
-
-        None is during replay, for the last prompt token, twice, when `recompute` owes a full pass or the `drafts_end`.
-        """
+        """The threshold the live token is tested against at an exit it has arrived at; None where it is not tested: in
+        a replay, for the last prompt token, twice, when `recompute` owes a full pass or the `drafts_end`."""
         if not self.exits_on or self.exit is None or not self.marks or boundary <= self.failed:
             return None
         if self.frontier[boundary - 1] < len(self.tokens) or self.replaying or self.full_pass_due or self.drafts_end:
             return None
-        if self._thresholds is not None:
-            return self._thresholds[boundary - 1]
-        return self.exit.threshold_at(self.shape.exit_layers[boundary - 1], self.num_output / self.max_tokens)
+        layer, kept = self.shape.exit_layers[boundary - 1], self._thresholds
+        threshold = kept[boundary - 1] if kept else self.exit.threshold_at(layer, self.num_output / self.max_tokens)
+        if threshold is None or not self.verifies:
+            return threshold
+        return max(threshold, self.exit.draft_floor(self.confidences[self.accepted - self.prompt_length :]))
 
     @property
     def full_pass_due(self) -> bool:

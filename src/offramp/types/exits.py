@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
 
@@ -14,6 +14,9 @@ KVPolicy = Literal["fill", "recompute", "verify"]
 FillWhen = Literal["lazy", "iteration"]
 
 MAX_DRAFT = 64
+
+NEVER = 1e-9
+"""Drafts that are less likely than this to be right are as good as wrong."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +33,9 @@ class ExitParams:
         fill_when: `lazy` fills before the next token that climbs as far, `iteration` before the sequence's next
             token. Both give the same tokens.
         max_draft: `verify`: drafts before all tokens run to the top, 1..64.
+        draft_threshold: `verify`: a token becomes a draft only where its confidence times those of the drafts that
+            wait, which is how likely all of them are right, is at least this, too; in [0, 1] (EAGLE-2, Li et al.
+            2024, values paths of drafts so).
         recompute_cap: `recompute`: exits in a row before a token must run at full depth.
         decay: CALM's position decay: with temperature tau = `decay` the threshold at output position t of at most N
         is
@@ -46,6 +52,7 @@ class ExitParams:
     kv: KVPolicy = "fill"
     fill_when: FillWhen = "lazy"
     max_draft: int = 4
+    draft_threshold: float = 0.0
     recompute_cap: int = 16
     decay: float | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
@@ -66,6 +73,7 @@ class ExitParams:
         check_one_of("kv", self.kv, get_args(KVPolicy))
         check_one_of("fill_when", self.fill_when, get_args(FillWhen))
         check_integer("max_draft", self.max_draft, 1, MAX_DRAFT)
+        check_number("draft_threshold", self.draft_threshold, 0, 1)
         check_integer("recompute_cap", self.recompute_cap, 1)
         if self.decay is not None:
             check_number("decay", self.decay, 0, math.inf)
@@ -85,6 +93,12 @@ class ExitParams:
         if threshold is None or self.decay is None:
             return threshold
         return min(1.0, max(0.0, 0.9 * threshold + 0.1 * math.exp(-self.decay * progress)))
+
+    def draft_floor(self, waiting: Iterable[float | None]) -> float:
+        """The confidence that one more draft takes by `draft_threshold`, behind drafts of the confidences `waiting`."""
+        if not self.draft_threshold:
+            return 0.0
+        return self.draft_threshold / max(math.prod(c for c in waiting if c is not None), NEVER)
 
     @classmethod
     def from_dict(cls, values: Mapping[str, Any]) -> ExitParams:

@@ -43,6 +43,7 @@ class ByCriterion(Body):
     kv: Literal["fill", "recompute", "verify"] = "fill"
     fill_when: Literal["lazy", "iteration"] = "lazy"
     max_draft: int = Field(4, ge=1, le=MAX_DRAFT)
+    draft_threshold: float = Field(0.0, ge=0, le=1)
     recompute_cap: int = Field(16, ge=1, le=2**31)
     decay: float | None = Field(None, ge=0)
     options: dict[str, Any] = Field(default_factory=dict)
