@@ -4,7 +4,8 @@ the model's own, then the better half on twice as many, and so on.
     python scripts/search_exits.py --out search --device cuda --tokens 200k --rounds 4 --jobs 4
 
 A candidate is a set of options of `offramp tune`. What it is judged by is the price of a token, a layer being 1: the
-best of its exits, where all tokens leave that may with 95% precision on held-out data, and are filled.
+best of its exits, where all tokens leave that may with 95% precision on held-out data, and are filled. Heads of several
+exits have nothing in common, so from the second round on only the best one of each candidate is trained.
 `OUT/search.json` has every run with its curves, and is written after each; what it has is not run again.
 """
 
@@ -12,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import re
 import shlex
 import subprocess
 import sys
@@ -103,6 +105,15 @@ def halve(prices: Mapping[str, float]) -> list[str]:
     return sorted(prices, key=prices.__getitem__)[: max(1, len(prices) // 2)]
 
 
+def options_of(name: str, before: Run | None) -> str:
+    """Options of a candidate; after a round `before`, of heads only the best exit is left."""
+    options = CANDIDATES[name]
+    if before is None or not options.startswith("--recipe heads"):
+        return options
+    best = min(before["prices"], key=before["prices"].__getitem__)
+    return re.sub(r"--exits \S+", f"--exits {best}", options)
+
+
 def search(
     names: Sequence[str],
     rounds: int,
@@ -161,7 +172,8 @@ def main() -> int:
     def run(tokens: int, name: str) -> Run:
         folder = out / f"{tokens}-{name.replace(' ', '-').replace(',', '')}"
         options = f"{SHARED} --epochs {args.epochs} --tokens {tokens} --batch {args.batch} --device {args.device}"
-        command = f"-m offramp tune {args.model} --out {folder} --work {work} {options} {CANDIDATES[name]} --json"
+        own = options_of(name, known.get(str(tokens // 2), {}).get(name))
+        command = f"-m offramp tune {args.model} --out {folder} --work {work} {options} {own} --json"
         with (out / f"{folder.name}.log").open("w") as log:
             code = subprocess.run([sys.executable, *shlex.split(command)], stdout=log, stderr=log).returncode
         return {"failed": code} if code else judged(folder, spec)

@@ -79,6 +79,19 @@ def test_a_stream_adds_up_to_the_output(llm: LLM, exit: str | ExitParams) -> Non
     assert chunks[-1].output == output and all(c.output is None for c in chunks[:-1])
 
 
+@pytest.mark.parametrize("exit", ["off", "lossless", EARLY])
+def test_a_stream_ends_where_its_stop_check_says_so(llm: LLM, exit: str | ExitParams) -> None:
+    whole, told = llm.generate("abc", FREE, exit), []
+
+    def third(token: int) -> bool:
+        told.append(token)
+        return len(told) == 3
+
+    output = list(llm.stream("abc", FREE, exit, third))[-1].output
+    assert output is not None and output.finish_reason == "stop"
+    assert output.token_ids == whole.token_ids[:3] == tuple(told)
+
+
 def test_streams_may_be_read_in_turns(llm: LLM) -> None:
     one, two = llm.stream("abc", FREE), llm.stream("xyz", FREE, EARLY)
     texts = ["", ""]

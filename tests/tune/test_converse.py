@@ -20,7 +20,8 @@ from offramp.tune.converse import LENGTH, MARGIN, Lines, _drawn, converse
 from offramp.tune.dense import DenseTrunk
 from offramp.tune.samples import Corpus, Sample
 from offramp.tune.settings import DataSettings
-from offramp.tune.synthesis import cut_loop, turn_key
+from offramp.tune.repetition import cut_loop
+from offramp.tune.synthesis import turn_key
 from offramp.tune.talk import SHORTEST, Line, Rules
 from offramp.tune.top import TopHead
 from offramp.tune.trunk import LmHead

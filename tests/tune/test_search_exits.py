@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from offramp.exits.pack import ExitSpec
-from scripts.search_exits import CANDIDATES, halve, layer_size, price, search
+from scripts.search_exits import CANDIDATES, halve, layer_size, options_of, price, search
 from tests.toy import toy_spec
 
 SPEC = toy_spec()
@@ -33,6 +33,13 @@ def test_behind_a_router_only_who_leaves_is_scored() -> None:
 def test_the_better_half_goes_on() -> None:
     assert halve({"a": 3.0, "b": 1.0, "c": 2.0, "d": 4.0, "e": 5.0}) == ["b", "c"]
     assert halve({"a": 3.0}) == ["a"]
+
+
+def test_of_heads_the_best_exit_goes_on_and_a_trunk_keeps_its_exits() -> None:
+    name, before = "heads linear 8192, 12 to 25", {"prices": {"12": 40.0, "20": 35.0, "25": 36.0}}
+    assert options_of(name, None) == CANDIDATES[name]
+    assert options_of(name, before) == CANDIDATES[name].replace("12,16,20,25", "20")
+    assert options_of("layerskip, 8 and 16", before) == CANDIDATES["layerskip, 8 and 16"]
 
 
 def test_a_search_goes_on_where_it_stopped_and_without_what_failed() -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -13,9 +12,10 @@ from offramp import LLM
 from offramp.errors import InvalidParameter
 from offramp.models import load_model
 from offramp.tokenizer import Tokenizer
+from offramp.tune.repetition import Watch, cut_loop
 from offramp.tune.samples import Corpus, Sample
 from offramp.tune.settings import DataSettings
-from offramp.tune.synthesis import LONGEST_LOOP, LOOPS, cut_loop, invent
+from offramp.tune.synthesis import invent
 from offramp.tune.workshop import Workshop
 from offramp.types.output import Chunk
 from offramp.types.sampling import SamplingParams
@@ -65,7 +65,7 @@ class Script:
     def __init__(self, tokenizer: Tokenizer, texts: list[str]) -> None:
         self.tokenizer, self._texts = tokenizer, texts
 
-    def stream(self, prompt: list[int], sampling: SamplingParams) -> Any:
+    def stream(self, prompt: list[int], sampling: SamplingParams, **_: Any) -> Any:
         assert self.tokenizer.decode(prompt) == "[user]" and sampling.seed is not None
         said = sampling.seed < len(self._texts)
         text = self._texts[sampling.seed] if said else "cut off"
@@ -103,23 +103,22 @@ def test_answers_are_the_models_own(toy: tuple[Path, Any], tmp_path: Path) -> No
     assert [s.token_ids[s.prompt_tokens :] for s in made] == [cut_loop(o.token_ids) for o in outputs]
 
 
-def slow_cut(ids: tuple[int, ...]) -> tuple[int, ...]:
-    """The same, by looking at every period and every count of repetitions."""
-    for period in range(1, LONGEST_LOOP + 1):
-        start = len(ids) - period
-        while start > 0 and ids[start - 1] == ids[start - 1 + period]:
-            start -= 1
-        if len(ids) - start - period >= LOOPS * period:
-            return ids[: start + LOOPS * period]
-    return ids
+def test_an_answer_that_goes_round_in_circles_is_not_given_to_its_end(
+    toy: tuple[Path, Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    written = 0
+    watched = Watch.__call__
 
+    def count(watch: Watch, token: int) -> bool:
+        nonlocal written
+        written += 1
+        return watched(watch, token)
 
-def test_the_end_of_a_loop_is_cut_and_nothing_else() -> None:
-    assert cut_loop((1, 2, 3)) == (1, 2, 3)
-    assert cut_loop((9, 8, 7, 7, 7, 7, 7, 7)) == (9, 8, 7, 7, 7)
-    assert cut_loop((5, *(1, 2, 3) * 9, 1)) == (5, *(1, 2, 3) * 3)
-    pick = random.Random(0)
-    for _ in range(300):
-        ids = tuple(pick.randrange(3) for _ in range(pick.randrange(1, 20)))
-        ids += tuple(pick.randrange(2) for _ in range(pick.randrange(1, 4))) * pick.randrange(1, 9)
-        assert cut_loop(ids) == slow_cut(ids)
+    monkeypatch.setattr(Watch, "__call__", count)
+    made = samples(toy[0], tmp_path, tokens=600, max_answer_tokens=180, batch=1)
+    with LLM(str(toy[0]), exits=(), dtype="float32", kv_dtype="float32", threads=1) as llm:
+        outputs = llm.generate([list(s.token_ids[: s.prompt_tokens]) for s in made], SamplingParams(max_tokens=180))
+    whole = [o.token_ids for o in outputs]
+    assert [s.token_ids[s.prompt_tokens :] for s in made] == [cut_loop(ids) for ids in whole]
+    assert any(len(ids) == 180 and len(cut_loop(ids)) < 100 for ids in whole)
+    assert written < sum(map(len, whole)) - 180 // 4

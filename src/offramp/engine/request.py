@@ -12,7 +12,7 @@ from offramp.types.output import FinishReason
 from offramp.types.sampling import SamplingParams
 
 StopCheck = Callable[[int], bool]
-"""Told every accepted output token in order; true when the text so far contains a stop string."""
+"""Told every accepted output token in order; true where the output ends with it, as with a stop string."""
 
 
 @dataclass(frozen=True)

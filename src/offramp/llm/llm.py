@@ -10,6 +10,7 @@ from typing import Any, cast, overload
 from offramp.config import Batching, EngineConfig
 from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
+from offramp.engine.request import StopCheck
 from offramp.errors import InvalidParameter
 from offramp.exits.calibration import CalibrationKey
 from offramp.llm.backend import ExecutorName, choose_backend
@@ -209,12 +210,19 @@ class LLM:
         outputs = self.session.run([self._encode_chat(m) for m in several], sampling, exit, on_progress)
         return outputs[0] if one else outputs
 
-    def stream(self, prompt: Prompt, sampling: SamplingParams | None = None, exit: Dial = "off") -> Stream:
+    def stream(
+        self,
+        prompt: Prompt,
+        sampling: SamplingParams | None = None,
+        exit: Dial = "off",
+        stop_check: StopCheck | None = None,
+    ) -> Stream:
         """Generate for one prompt, piece by piece; the last chunk carries the whole `Output`. n must be 1.
 
-        Leaving the iterator early cancels the request.
+        `stop_check` is called with every token of the output in order; where it is true the output ends, its reason
+        being `stop`. Leaving the iterator early cancels the request.
         """
-        return self.session.stream(self._encode(prompt), sampling or SamplingParams(), exit)
+        return self.session.stream(self._encode(prompt), sampling or SamplingParams(), exit, stop_check)
 
     def stream_chat(
         self, messages: Sequence[Message], sampling: SamplingParams | None = None, exit: Dial = "off"

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from offramp.engine.accounting import report
-from offramp.engine.request import TokenEvent
+from offramp.engine.request import StopCheck, TokenEvent
 from offramp.engine.sequence import Sequence
 from offramp.engine.sources import root_of
 from offramp.tokenizer import Detokenizer, StopStrings, Tokenizer
@@ -14,8 +14,16 @@ from offramp.types.sampling import SamplingParams
 class Record:
     """Collects what the engine says about one sequence. `push_token` is the sequence's stop check."""
 
-    def __init__(self, index: int, tokenizer: Tokenizer, sampling: SamplingParams, stop_ids: frozenset[int]) -> None:
+    def __init__(
+        self,
+        index: int,
+        tokenizer: Tokenizer,
+        sampling: SamplingParams,
+        stop_ids: frozenset[int],
+        stop_check: StopCheck | None = None,
+    ) -> None:
         self.index = index
+        self._stop_check = stop_check
         self._detokenizer = Detokenizer(tokenizer)
         self._stop = StopStrings(sampling.stop)
         self._stop_ids = stop_ids
@@ -28,11 +36,11 @@ class Record:
         self._num_reads = 0
 
     def push_token(self, token: int) -> bool:
-        """Take the text of an accepted token; true when it completes a stop string."""
+        """Take the text of an accepted token; true when it completes a stop string, or the stop check says so."""
         if token in self._stop_ids:
             return False
         self._push_text(self._detokenizer.push(token))
-        return self._stopped
+        return self._stopped or (self._stop_check is not None and self._stop_check(token))
 
     def push_event(self, event: TokenEvent) -> None:
         """Take an accepted token."""

@@ -11,7 +11,7 @@ from offramp.config import EngineConfig
 from offramp.engine.costs import CostModel
 from offramp.engine.engine import Engine
 from offramp.engine.plan import StepResult
-from offramp.engine.request import Request
+from offramp.engine.request import Request, StopCheck
 from offramp.engine.trace import TraceRecorder
 from offramp.errors import InvalidParameter, TraceError, Unsupported
 from offramp.exits.calibration import CalibrationKey
@@ -82,10 +82,11 @@ class Session:
         *,
         prompt_logprobs: int | None = None,
         echo_only: bool = False,
+        stop_check: StopCheck | None = None,
     ) -> list[int]:
         """Queue a prompt, which is the source where there is an encoder; returns the numbers of its outputs.
 
-        For `prompt_logprobs` and `echo_only` see `Request`.
+        For `prompt_logprobs` and `echo_only` see `Request`; `stop_check` is for one output.
 
         Raises:
             InvalidParameter, Unsupported, CacheTooSmall, PackError, MissingDependency: it can never be served.
@@ -96,7 +97,7 @@ class Session:
         shape = self.engine.executor.shape
         stop_ids = () if sampling.ignore_eos else shape.eos_token_ids
         ends = frozenset((*stop_ids, *sampling.stop_token_ids))
-        records = [Record(i, self.tokenizer, sampling, ends) for i in range(sampling.n)]
+        records = [Record(i, self.tokenizer, sampling, ends, stop_check) for i in range(sampling.n)]
         params = resolve_dial(exit, self.pack, self.key)
         checks = [record.push_token for record in records]
         schema = sampling.json_schema
@@ -189,11 +190,13 @@ class Session:
             for number in [n for group in groups for n in group]:
                 self.drop(number)
 
-    def stream(self, prompt: list[int], sampling: SamplingParams, exit: Dial) -> Stream:
+    def stream(
+        self, prompt: list[int], sampling: SamplingParams, exit: Dial, stop_check: StopCheck | None = None
+    ) -> Stream:
         """Generate for one prompt piece by piece; the request is queued now and cancelled when the iterator is left."""
         if sampling.n > 1:
             raise InvalidParameter(f"a stream has one output, `n` is {sampling.n}", param="n")
-        return Stream(self, self.submit(prompt, sampling, exit)[0])
+        return Stream(self, self.submit(prompt, sampling, exit, stop_check=stop_check)[0])
 
 
 class Stream:

@@ -18,6 +18,7 @@ from offramp.errors import InvalidParameter, TokenizerError
 from offramp.llm import LLM
 from offramp.llm.session import Stream
 from offramp.tokenizer import Tokenizer
+from offramp.tune.repetition import Watch, cut_loop
 from offramp.tune.report import Meter
 from offramp.tune.samples import Corpus, Sample
 from offramp.tune.settings import DataSettings
@@ -28,9 +29,6 @@ MIN_USER_TOKENS = 4
 
 MARK = "\u241f"
 """Stands where the user's words go."""
-
-LOOPS, LONGEST_LOOP = 3, 64
-"""How often the same tokens stay in a row, and how many such tokens are looked for."""
 
 MOST_REFUSED = 1000
 """Invented turns in a row that may be of no use."""
@@ -140,7 +138,7 @@ def _ask(llm: LLM, question: Question, settings: DataSettings) -> Stream:
         seed=_seed(settings, question.number),
         max_tokens=settings.max_answer_tokens,
     )
-    return llm.stream(list(question.prompt), sampling)
+    return llm.stream(list(question.prompt), sampling, stop_check=Watch())
 
 
 def _answer(output: Output) -> tuple[int, ...] | None:
@@ -157,20 +155,6 @@ def _finish(stream: Stream) -> Output:
             if chunk.output is not None:
                 return chunk.output
     raise AssertionError("a stream ends with its output")
-
-
-def cut_loop(ids: tuple[int, ...]) -> tuple[int, ...]:
-    """`ids` without the end of a loop: where they end in the same tokens `LOOPS` times or more, `LOOPS` of these stay.
-
-    Greedy answers of small models often end so, and there is nothing to be learnt from the hundredth time.
-    """
-    for period in range(1, LONGEST_LOOP + 1):
-        same = 0
-        while same + period < len(ids) and ids[-1 - same] == ids[-1 - same - period]:
-            same += 1
-        if same >= LOOPS * period:
-            return ids[: len(ids) - same + (LOOPS - 1) * period]
-    return ids
 
 
 def user_prefix(tokenizer: Tokenizer) -> list[int]:

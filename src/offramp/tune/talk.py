@@ -13,9 +13,10 @@ import numpy as np
 
 from offramp.errors import TokenizerError
 from offramp.tokenizer import Tokenizer
+from offramp.tune.repetition import cut_loop, never_ends
 from offramp.tune.samples import Sample
 from offramp.tune.settings import DataSettings
-from offramp.tune.synthesis import MARK, cut_loop, is_turn, turn_key, user_prefix
+from offramp.tune.synthesis import MARK, is_turn, turn_key, user_prefix
 
 GOES_ON = 0.3
 """How often there is another turn."""
@@ -114,10 +115,10 @@ class Line:
     def _answer(self, chosen: int) -> Sample | None:
         rules = self._rules
         self._say(chosen)
-        ended = chosen in rules.ends
-        if not ended and len(self._ids) - self._begin < rules.settings.max_answer_tokens:
+        ended, answer = chosen in rules.ends, self._ids[self._begin :]
+        if not ended and len(answer) < rules.settings.max_answer_tokens and not never_ends(answer):
             return None
-        sample = self._sample() if len(self._ids) - self._begin > 1 else None
+        sample = self._sample() if len(answer) > 1 else None
         if ended and self._pick.random() < GOES_ON:
             behind = list(rules.behind_answer)
             self._given = behind[1:] if behind[0] == chosen else behind
