@@ -129,24 +129,24 @@ void add_bias(const Attention& a, int64_t query, int64_t start, Range range) {
 
 // As floats in a.tiles, for many queries.
 Tiles<float> keys_widened(const Attention& a, int64_t start, Range range) {
-  const StoreTiles<uint16_t> k = keys_in_place<uint16_t>(a.task, start, range);
   Tiles<float> wide = {{}, kLanes};
   for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
+    const uint16_t* k = key_tile<uint16_t>(a.task, start + t * kLanes);
     float* tile = a.tiles + t * a.width * kLanes;
-    for (int64_t c = 0; c < a.width; ++c) store(tile + c * kLanes, load_half(k.at[t] + c * k.stride));
+    for (int64_t c = 0; c < a.width; ++c) store(tile + c * kLanes, load_half(k + c * a.task.block_size));
     wide.at[t] = tile;
   }
   return wide;
 }
 
 Tiles<float> values_widened(const Attention& a, int64_t start, Range range) {
-  const StoreTiles<uint16_t> v = values_in_place<uint16_t>(a.task, start, range, 0);
   Tiles<float> wide = {{}, a.width};
-  for (int64_t p = range.begin; p < range.end; ++p) {
-    const uint16_t* row = v.at[p / kLanes] + p % kLanes * v.stride;
-    for (int64_t c = 0; c < a.width; c += kLanes) store(a.tiles + p * a.width + c, load_half(row + c));
+  for (int64_t t = range.begin / kLanes; t * kLanes < range.end; ++t) {
+    const uint16_t* v = value_tile<uint16_t>(a.task, start + t * kLanes);
+    float* tile = a.tiles + t * a.width * kLanes;
+    for (int64_t i = 0; i < kLanes * a.width; i += kLanes) store(tile + i, load_half(v + i));
+    wide.at[t] = tile;
   }
-  for (int64_t t = 0; t < kTiles; ++t) wide.at[t] = a.tiles + t * kLanes * a.width;
   return wide;
 }
 

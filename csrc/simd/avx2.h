@@ -234,7 +234,7 @@ OFFRAMP_INLINE void keep(IntVec& a) { __asm__ volatile("" : "+x"(a.lo), "+x"(a.h
 OFFRAMP_INLINE void keep(Pairs& a) { __asm__ volatile("" : "+x"(a.lo), "+x"(a.hi)); }
 
 OFFRAMP_INLINE void prefetch(const void* p) { _mm_prefetch(static_cast<const char*>(p), _MM_HINT_T0); }
-OFFRAMP_INLINE void forget_loads() { asm volatile("" ::: "memory"); }
+OFFRAMP_INLINE void forget_loads() { __asm__ volatile("" ::: "memory"); }
 
 }  // namespace
 }  // namespace offramp
