@@ -173,7 +173,8 @@ def main() -> int:
         folder = out / f"{tokens}-{name.replace(' ', '-').replace(',', '')}"
         options = f"{SHARED} --epochs {args.epochs} --tokens {tokens} --batch {args.batch} --device {args.device}"
         own = options_of(name, known.get(str(tokens // 2), {}).get(name))
-        command = f"-m offramp tune {args.model} --out {folder} --work {work} {options} {own} --json"
+        going = "--resume" if (folder / "run" / "settings.json").is_file() else ""
+        command = f"-m offramp tune {args.model} --out {folder} --work {work} {options} {own} {going} --json"
         with (out / f"{folder.name}.log").open("w") as log:
             code = subprocess.run([sys.executable, *shlex.split(command)], stdout=log, stderr=log).returncode
         return {"failed": code} if code else judged(folder, spec)

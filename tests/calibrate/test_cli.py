@@ -32,6 +32,14 @@ def test_thresholds_and_drafts_are_written_and_printed(
     }
 
 
+def test_policies_of_which_the_dial_takes_one_share_delta(model: Path, pack: Path, data: Path) -> None:
+    asked = [str(model), "--exits", str(pack), "--data", str(data), "--kv", "fill,recompute,verify", "--risk", "0.3"]
+    assert main(["calibrate", *asked, *QUICK, "--draft-lengths", "2"]) == 0
+    found = {c.key.kv: c for c in read_pack(pack).calibrations}
+    assert {kv: c.delta for kv, c in found.items() if kv != "verify"} == {"fill": 0.05, "recompute": 0.05}
+    assert found["fill"].measured["max_tokens"] == 8
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from itertools import islice
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from offramp import ExitParams, SamplingParams
@@ -14,6 +15,8 @@ from offramp.calibrate.path import NEVER
 from offramp.calibrate.prompts import Tokens
 from offramp.calibrate.results import Results
 from offramp.engine.trace import read_trace
+from offramp.exits.pack import Base, ExitSpec
+from offramp.exits.write import write_pack
 from offramp.llm import LLM
 from tests.calibrate.conftest import count_generated, open_llm
 
@@ -72,6 +75,38 @@ def test_observations_are_what_exits_say_when_tested(
                 assert seen.differs[row, k] == (again.token_ids[1] != output.token_ids[i])
             row += 1
     assert row == len(seen.weights) and seen.differs.any() and not seen.differs.all()
+
+
+@pytest.mark.parametrize("executor", ["native", "torch"])
+@pytest.mark.parametrize("caching", [True, False])
+def test_exits_that_read_the_past_are_observed_behind_tokens_of_the_top(
+    executor: str, caching: bool, results: Results, model: Path, tmp_path: Path
+) -> None:
+    pack, trace, length = write_past_pack(tmp_path / "past"), tmp_path / "trace.jsonl", 50
+    options = {"executor": executor, "prefix_caching": caching}
+    with open_llm(model, pack, **options) as llm:
+        prompts = some_prompts(llm, 9)
+        seen = Measurer(llm, results, length).observe("max_prob", {}, prompts)
+    with open_llm(model, pack, trace=trace, **options) as traced:
+        outputs = traced.generate(prompts, SamplingParams(max_tokens=length), ExitParams(threshold=1.0))
+    assert max(len(output.token_ids) for output in outputs) == length
+    tests = [test for line in read_trace(trace) for test in line["tests"][1:]]
+    told = [c for test in tests for _, c in test]
+    assert max(told) < 1 and len({round(c, 3) for c in told}) > len(told) // 4
+    assert seen.confidences.ravel().tolist() == pytest.approx(told, abs=1e-4)
+
+
+def write_past_pack(path: Path) -> Path:
+    """Exits at the embedding and after layer 2, which lean on the past."""
+    pick, d = np.random.default_rng(5), 16
+    tensors = {}
+    for layer in (0, 2):
+        weight = np.concatenate((np.eye(d), 0.5 * np.eye(d)), axis=1) + 0.2 * pick.standard_normal((d, 2 * d))
+        tensors[f"exits.{layer}.past.weight"] = weight.astype(np.float32)
+        for name in ("hidden", "state"):
+            tensors[f"exits.{layer}.past.{name}_norm.weight"] = np.ones(d, np.float32)
+    write_pack(path, Base(4, d, 258), [ExitSpec(layer, past="deep") for layer in (0, 2)], tensors)
+    return path
 
 
 def test_an_exit_that_cannot_fire_is_never_sure(results: Results, llm: LLM) -> None:

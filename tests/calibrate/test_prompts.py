@@ -81,11 +81,13 @@ def test_self_is_what_tuning_held_out(tmp_path: Path) -> None:
         held_out_prompts(tmp_path)
     corpus = Corpus(tmp_path / "work", {})
     for i in range(200):
-        corpus.append(Sample((i, i + 1, i + 2), 2), i)
+        corpus.append([Sample((i, i + 1, i + 2), 2)], i)
+    expected = [Prompt(sample.token_ids[:2]) for sample in corpus.samples if sample.held_out]
+    again = next(s for i in range(200) if not (s := Sample((*expected[0].tokens, i), 2)).held_out)
+    corpus.append([again], 200)
     with corpus.path.open("a") as file:
         file.write('{"token_ids": [1')
-    expected = [Prompt(sample.token_ids[:2]) for sample in corpus.samples if sample.held_out]
-    assert held_out_prompts(tmp_path) == expected and 0 < len(expected) < 40
+    assert held_out_prompts(tmp_path) == expected[1:] and 0 < len(expected) < 40
 
 
 def test_chosen_prompts_are_different_short_enough_and_in_no_order_of_theirs() -> None:

@@ -49,6 +49,11 @@ class Walk(Constraint):
         assert 0 < count <= len(self.output)
         del self.output[-count:]
 
+    def copy(self) -> Walk:
+        other = Walk(self.breaks_after)
+        other.output = list(self.output)
+        return other
+
 
 class Fixed(Constraint):
     """Allows the given tokens one after the other, and then nothing."""
@@ -64,6 +69,29 @@ class Fixed(Constraint):
 
     def rollback(self, count: int) -> None:
         self.count -= count
+
+    def copy(self) -> Fixed:
+        other = Fixed(self.tokens)
+        other.count = self.count
+        return other
+
+
+class Strict(Walk):
+    """A `Walk` that raises behind everything but the beginning of `text`."""
+
+    def __init__(self, text: Sequence[int]) -> None:
+        super().__init__()
+        self.text = text
+
+    def allowed(self) -> bytes:
+        if self.output != list(self.text[: len(self.output)]):
+            raise RuntimeError("off the path")
+        return super().allowed()
+
+    def copy(self) -> Strict:
+        other = Strict(self.text)
+        other.output = list(self.output)
+        return other
 
 
 def constrained(make: Callable[[], Constraint] = Walk, exit: ExitParams | None = None, **sampling: Any) -> Request:
@@ -105,8 +133,31 @@ def test_a_constraint_that_raised_is_left_alone_and_allows_nothing() -> None:
     guide = Guide(walk, prompt_length=1)
     assert guide.after([9], 0, accepted=1) == NOTHING
     assert str(guide.failure) == "too long"
-    guide.cut_back(0)
+    guide.cut_back(1)
     assert guide.after([9], 0, accepted=1) == NOTHING and walk.calls == ["allowed"]
+
+
+def test_what_raised_behind_tokens_that_are_cut_back_is_forgotten() -> None:
+    tokens = [9]
+    for _ in range(3):
+        tokens.append(allowed_after(tokens[1:])[0])
+    guide = Guide(Walk(breaks_after=3), prompt_length=1)
+    good = [guide.after(tokens, position, accepted=1) for position in range(3)]
+    assert guide.after(tokens, 3, accepted=1) == NOTHING and guide.failure is not None
+    guide.cut_back(4)
+    assert guide.failure is not None
+    guide.cut_back(3)
+    assert guide.failure is None and guide.after(tokens, 2, accepted=1) == good[2]
+
+
+@pytest.mark.parametrize("max_draft", [1, 3, 8])
+def test_a_constraint_that_raises_behind_rejected_drafts_ends_nothing(max_draft: int) -> None:
+    off = Run(make_engine(), [constrained(max_tokens=24)]).tokens()
+    exit = ExitParams(threshold=0.0, kv="verify", max_draft=max_draft)
+    engine = make_engine()
+    run = Run(engine, [constrained(lambda: Strict(off), exit, max_tokens=24)])
+    assert run.tokens() == off and engine.sequences[0].finish_reason == "length"
+    assert engine.sequences[0].drafts_accepted < engine.sequences[0].drafts_proposed
 
 
 def test_masks_of_several_guides_are_those_that_each_would_give() -> None:

@@ -10,7 +10,7 @@ from offramp.engine.request import Request
 from offramp.errors import OfframpError, QueueFull
 from offramp.types.exits import ExitParams
 from offramp.types.sampling import SamplingParams
-from tests.engine.toy_engine import make_engine, request
+from tests.engine.toy_engine import Run, make_engine, request
 
 on_each_executor = pytest.mark.usefixtures("each_executor")
 
@@ -67,6 +67,17 @@ def test_a_request_that_does_not_fit_the_model(make: Callable[[], Request], mess
 def test_a_request_larger_than_the_whole_cache() -> None:
     assert told(lambda: request(max_tokens=20), num_blocks=5) == (
         "the request may grow to 23 tokens, the KV cache holds 20\n"
+        "hint: lower `max_tokens`, shorten the prompt, or raise `kv_tokens`"
+    )
+
+
+@on_each_executor
+def test_an_output_without_a_limit_ends_where_the_whole_cache_is_full() -> None:
+    engine = make_engine(num_blocks=5)
+    Run(engine, [request(max_tokens=None, ignore_eos=True)])
+    assert (engine.sequences[0].finish_reason, engine.sequences[0].length) == ("length", 20)
+    assert told(lambda: request([1] * 20, max_tokens=None), num_blocks=5) == (
+        "the request may grow to 21 tokens, the KV cache holds 20\n"
         "hint: lower `max_tokens`, shorten the prompt, or raise `kv_tokens`"
     )
 

@@ -24,6 +24,12 @@ def test_scores_are_the_published_ones(text: str, reference: str, characters: fl
     assert rouge_l(text, reference) == pytest.approx(words, abs=1e-12)
 
 
+def test_words_of_all_scripts_count() -> None:
+    assert rouge_l("Σε 2020 μέρες όλα ήταν καλά", "σε 2020 ώρες χάσαμε") == 2 * 2 / (6 + 4)
+    assert rouge_l("Größe: gut", "größe: schlecht") == 0.5
+    assert rouge_l("一二三。", "一二三") == 1 and rouge_l("一二三", "一二四") == 0
+
+
 @given(WORDS, WORDS)
 def test_the_longest_common_subsequence_is_that_of_the_table(a: list[str], b: list[str]) -> None:
     table = [[0] * (len(b) + 1) for _ in range(len(a) + 1)]

@@ -12,6 +12,7 @@ import pytest
 
 from offramp import LLM, ExitParams, OfframpError, SamplingParams
 from offramp.engine.trace import read_trace
+from offramp.llm.session import Stream
 from tests.models.toys import VOCAB, save_model
 
 TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
@@ -105,6 +106,23 @@ def test_a_stream_left_early_leaves_nothing_behind(llm: LLM) -> None:
     next(stream)
     stream.close()
     assert not llm.engine.has_work and not llm.engine.sequences
+    llm.engine.check_integrity()
+
+
+def test_a_stream_that_ends_in_the_middle_of_a_step_is_dropped_behind_it(llm: LLM) -> None:
+    """As where the collector finds it then, or a stop check closes its own."""
+    lost, closed = llm.stream("abc", FREE), list[Stream]()
+
+    def collect(token: int) -> bool:
+        lost.close()
+        closed[0].close()
+        return False
+
+    closed.append(llm.stream("xyz", FREE, stop_check=collect))
+    other = llm.stream("abc", FREE)
+    text = "".join(chunk.text for chunk in other)
+    assert text == llm.generate("abc", FREE).text
+    assert not llm.engine.has_work and not llm.engine.sequences and list(lost) == []
     llm.engine.check_integrity()
 
 

@@ -188,6 +188,8 @@ def raw(content: bytes, kind: str = "application/json", **options: Any) -> httpx
         (b'{"prompt": "a", "n": ' + b"9" * 5000 + b"}", "not JSON"),
         (b'{"prompt": "\\ud800"}', "surrogate"),
         (b'{"prompt": "\xff"}', "not UTF-8"),
+        (b'{"prompt": "a", "model": "\xed\xa0\x80"}', "not UTF-8"),
+        ('{"prompt": "a"}'.encode("utf-16"), "not UTF-8"),
         (b'{"prompt": ' + b"[" * 100_000, "nested too deeply"),
         (b'{"prompt": "a", "x": ' + b"[" * 200 + b"]" * 200 + b"}", "nested too deeply"),
     ],

@@ -115,6 +115,11 @@ def engine_of(server: subprocess.Popen[str]) -> int:
         (("--max-model-len", "1000000"), "error: `max_model_len` is 1000000"),
         (("--exits", "99"), "error: "),
         (("--host", "no.such.host.invalid"), "cannot be listened on"),
+        (("--exit", "losless"), "error: `exit` cannot be 'losless'"),
+        (("--exit", "0.02"), "error: the exit pack has no calibration"),
+        (("--criterion", "nope"), "error: "),
+        (("--threshold", "0.9", "--min-layer", "2"), "error: `min_layer` is 2, above the last exit"),
+        (("--exit", "0.2", "--max-risk", "0.05"), "error: `exit` is 0.2, `max_risk` allows at most 0.05"),
     ],
 )
 def test_what_cannot_be_served_ends_it_with_a_sentence(folder: Path, words: tuple[str, ...], says: str) -> None:

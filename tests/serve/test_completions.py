@@ -106,6 +106,15 @@ def test_log_probabilities_of_an_output() -> None:
     assert told["text_offset"] == [0, 1, 2]
 
 
+def test_offsets_count_characters_that_are_split_over_tokens() -> None:
+    text = "é𓀀b ü!"
+    told = complete(text, echo=True, logprobs=0, max_tokens=0)["choices"][0]["logprobs"]
+    assert len(told["tokens"]) == len(text.encode())
+    where = [at for at, letter in enumerate(text) for _ in letter.encode()]
+    assert told["text_offset"] == where
+    assert all(text[at] == token for at, token in zip(where, told["tokens"], strict=True) if token in "b !")
+
+
 def test_an_echo_with_log_probabilities_scores_the_prompt() -> None:
     """What lm-eval asks for a loglikelihood: in one request nothing, in another one token is generated."""
     for max_tokens in (0, 1):

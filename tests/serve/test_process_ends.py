@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import AsyncGenerator, Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -101,6 +102,25 @@ def test_draining_finishes_what_runs_and_takes_nothing_new(
 
     asyncio.run(story())
     assert capfd.readouterr() == ("", "")
+
+
+def test_draining_lets_a_request_that_has_begun_go_on_with_its_next_jobs(options: dict[str, Any]) -> None:
+    async def story() -> None:
+        client = await ready(options)
+        running = client.generate(job(PROMPT, max_tokens=50, ignore_eos=True))
+        await anext(running)
+        closing = asyncio.create_task(client.close(drain_seconds=60))
+        await asyncio.sleep(0)
+        await collect(running)
+        for _ in range(2):
+            pieces = await collect(client.generate(replace(job(PROMPT, max_tokens=5, ignore_eos=True), goes_on=True)))
+            assert sum(len(piece.token_ids) for piece in pieces) == 5
+        await closing
+        with pytest.raises(EngineDown, match=r"^the engine was shut down\nhint: "):
+            await collect(client.generate(replace(job(PROMPT), goes_on=True)))
+        assert engine_processes() == []
+
+    asyncio.run(story())
 
 
 def test_what_has_not_finished_in_time_is_cut_off(options: dict[str, Any]) -> None:

@@ -114,6 +114,18 @@ def test_what_cannot_be_called_is_refused(more: dict[str, Any], template: str, s
     assert says in error_of(ask(PATH, chat(**more), template=template), 400)["message"]
 
 
+HALF = '<tool_call>{"name": "\\ud83d"}</tool_call>'
+
+
+def test_half_of_a_surrogate_pair_in_arguments_stays_escaped() -> None:
+    said = []
+    for text in ('{"name": "a", "arguments": {"x": "é\\ud83d"}}', '{"name": "a", "arguments": {"x": "é"}}'):
+        calls = Calls(bound=True, marked=False)
+        calls.push(text)
+        said.append(calls.finish()[1][0]["function"]["arguments"])
+    assert said == ['{"x": "\\u00e9\\ud83d"}', '{"x": "é"}']
+
+
 @pytest.mark.parametrize("size", [1, 3, 100])
 @pytest.mark.parametrize(
     ("text", "said", "names"),
@@ -123,6 +135,7 @@ def test_what_cannot_be_called_is_refused(more: dict[str, Any], template: str, s
         ('<tool_call>{"name": "a"}</tool_call>\n<tool_call>{"name": "b"}</tool_call>', "", ["a", "b"]),
         ('So: <tool_call>{"name": "a"', 'So: <tool_call>{"name": "a"', []),
         ("<tool_call>[1]</tool_call>", "<tool_call>[1]</tool_call>", []),
+        (HALF, HALF, []),
     ],
 )
 def test_calls_are_found_however_the_text_is_cut(size: int, text: str, said: str, names: list[str]) -> None:

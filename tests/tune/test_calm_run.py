@@ -129,6 +129,22 @@ def test_prepared_data_and_a_model_to_go_on_with(made: Path, tmp_path: Path) -> 
         tune(request(ready, tmp_path / "less", shape=SHAPE_FLAG.replace("320", "300")), quiet)
 
 
+def test_prepared_data_of_other_settings_are_refused(made: Path, tmp_path: Path) -> None:
+    data, work = made.parent / "pairs.jsonl", made / "work"
+    with pytest.raises(InvalidParameter, match=r"pairs.npz` was made with `longest` 160, and now it is 50"):
+        tune(request(data, tmp_path / "short", work=work, longest=50), quiet)
+    with pytest.raises(InvalidParameter, match=r"was made with `vocabulary` 320, and now it is 350"):
+        tune(request(data, tmp_path / "words", work=work, shape=SHAPE_FLAG.replace("320", "350")), quiet)
+    with pytest.raises(InvalidParameter, match=r"was made with `tokenizer` None, and now it is '"):
+        tune(request(data, tmp_path / "other", work=work, shape="", model=str(made)), quiet)
+
+
+def test_classifiers_learn_at_their_own_rate(made: Path, tmp_path: Path) -> None:
+    tune(request(made.parent / "pairs.jsonl", tmp_path / "slow", work=made / "work", classifier_lr=1e-6), quiet)
+    slow, usual = (read_pack(folder).tensor(1, "classifier.weight") for folder in (tmp_path / "slow", made))
+    assert 0 < np.abs(slow).max() < 1e-4 < 1e-2 < np.abs(usual).max()
+
+
 def test_time_ends_a_training_with_its_schedule(made: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = iter(range(10_000))
     monkeypatch.setattr("offramp.tune.calm.monotonic", lambda: next(clock) + 1.0)

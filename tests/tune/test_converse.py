@@ -18,9 +18,9 @@ from offramp.models import load_model
 from offramp.tokenizer import Tokenizer
 from offramp.tune.converse import LENGTH, MARGIN, Lines, _drawn, converse
 from offramp.tune.dense import DenseTrunk
+from offramp.tune.repetition import cut_loop
 from offramp.tune.samples import Corpus, Sample
 from offramp.tune.settings import DataSettings
-from offramp.tune.repetition import cut_loop
 from offramp.tune.synthesis import turn_key
 from offramp.tune.talk import SHORTEST, Line, Rules
 from offramp.tune.top import TopHead
@@ -247,22 +247,25 @@ def test_the_same_seed_gives_the_same_and_others_give_others(talker: Toy) -> Non
     assert run([0, 0]) == once and next_batch != once != other != next_batch
 
 
-def test_an_interrupted_corpus_goes_on_with_the_next_batch_and_repeats_no_turn(talker: Toy, tmp_path: Path) -> None:
+def test_an_interrupted_corpus_goes_on_with_its_batch_to_the_same_end_and_repeats_no_turn(
+    talker: Toy, tmp_path: Path
+) -> None:
     def interrupt(done: int, total: int, text: str) -> None:
         if done > 100:
             raise Interrupted
 
     changes: dict[str, Any] = {"top_p": 0.4, "batch": 6}  # the user says the same often
+    whole, cut = tmp_path / "whole", tmp_path / "cut"
+    talker.grow(Corpus(whole, {}), **changes)
     with pytest.raises(Interrupted):
-        talker.grow(Corpus(tmp_path, {}), interrupt, **changes)
-    before = Corpus(tmp_path, {})
-    there, number = list(before.samples), before.next
-    assert there and before.tokens < SETTINGS.tokens
+        talker.grow(Corpus(cut, {}), interrupt, **changes)
+    before = Corpus(cut, {})
+    assert 0 < before.tokens < SETTINGS.tokens
     talker.grow(before, **changes)
-    after = Corpus(tmp_path, {})
-    assert after.samples[: len(there)] == there and after.tokens >= SETTINGS.tokens
+    after = Corpus(cut, {})
+    assert after.path.read_bytes() == (whole / "data.jsonl").read_bytes() and after.tokens >= SETTINGS.tokens
     made = [json.loads(line)["number"] for line in after.path.read_text().splitlines()]
-    assert made == sorted(made) and {*made[: len(there)]} == {*range(number)} and made[len(there)] == number
+    assert made == sorted(made) and {*made} == {*range(after.next)}
     keys = [turn_key(talker.tokenizer, s.token_ids[: s.prompt_tokens]) for s in after.samples]
     assert len(keys) == len(set(keys))
 
@@ -296,6 +299,6 @@ def test_a_line_has_room_for_the_longest_answer_if_the_model_has(
     trunk = talker.trunk.original()
     trunk.spec = replace(trunk.spec, max_model_len=context)
     corpus = Corpus(tmp_path, {})
-    corpus.append(Sample((5, 6, 7), 1), 4)
+    corpus.append([Sample((5, 6, 7), 1)], 4)
     converse(corpus, trunk, talker.top, rules, meter())
     assert lengths == [length] and seeds == [[7, 5 + i] for i in range(len(seeds))] and len(seeds) > 1

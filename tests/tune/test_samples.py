@@ -15,8 +15,8 @@ A, B, C = Sample((1, 2, 3, 4), 2), Sample((5, 6, 7), 1), Sample((8, 9), 1)
 
 def test_a_corpus_comes_back_as_it_was_written(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, {"seed": 1})
-    for sample, number in ((A, 0), (B, 3), (C, 4)):
-        corpus.append(sample, number)
+    for samples, number in (([A], 0), ([], 1), ([B, C], 4)):
+        corpus.append(samples, number)
     again = Corpus(tmp_path, {"seed": 1})
     assert (again.samples, again.next, again.tokens) == ([A, B, C], 5, 2 + 2 + 1)
     first = json.loads(again.path.read_text().splitlines()[0])
@@ -25,7 +25,7 @@ def test_a_corpus_comes_back_as_it_was_written(tmp_path: Path) -> None:
 
 def test_a_line_that_was_left_half_written_is_cut_off(tmp_path: Path) -> None:
     corpus = Corpus(tmp_path, {})
-    corpus.append(A, 0)
+    corpus.append([A], 0)
     whole = corpus.path.read_bytes()
     corpus.path.write_bytes(whole + b'{"token_ids": [1, 2')
     assert Corpus(tmp_path, {}).samples == [A]
@@ -33,7 +33,7 @@ def test_a_line_that_was_left_half_written_is_cut_off(tmp_path: Path) -> None:
 
 
 def test_data_of_other_settings_are_refused_by_name(tmp_path: Path) -> None:
-    Corpus(tmp_path, {"seed": 1, "top_p": 1.0}).append(A, 0)
+    Corpus(tmp_path, {"seed": 1, "top_p": 1.0}).append([A], 0)
     with pytest.raises(InvalidParameter) as error:
         Corpus(tmp_path, {"seed": 2, "top_p": 1.0})
     assert error.value.message == f"`{tmp_path / 'data.jsonl'}` was made with `seed` 1, and now it is 2"

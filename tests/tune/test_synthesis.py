@@ -82,7 +82,7 @@ def test_turns_that_are_short_or_broken_or_cut_off_or_said_before_are_left_out(
     texts = ["hello there", " Hello  there ", "hi", "not \ufffd utf", "second turn", "old turn"]
     corpus = Corpus(tmp_path, {})
     old = tokenizer.encode("[user]old turn|[assistant]")
-    corpus.append(Sample((*old, 5, END), len(old)), -1)
+    corpus.append([Sample((*old, 5, END), len(old))], -1)
     invented = invent(cast(LLM, Script(tokenizer, texts)), DataSettings(), corpus)
     made = [next(invented), next(invented)]
     assert [tokenizer.decode(q.prompt) for q in made] == [

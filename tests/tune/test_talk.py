@@ -14,9 +14,9 @@ import pytest
 
 from offramp.errors import TokenizerError
 from offramp.tokenizer import Tokenizer, tokenizer_from_folder
+from offramp.tune.repetition import cut_loop
 from offramp.tune.samples import Sample
 from offramp.tune.settings import DataSettings
-from offramp.tune.repetition import cut_loop
 from offramp.tune.talk import GOES_ON, SHORTEST, Line, Rules
 from tests.models.toys import VOCAB
 from tests.tune.toys import END, TEMPLATE

@@ -138,7 +138,7 @@ class Measurer:
         earlier: list[tuple[Signals, ...]] = [()] * len(rows)
         tests: list[list[tuple[float, int]]] = [[] for _ in rows]
         for boundary, layer in enumerate(executor.shape.exit_layers, start=1):
-            scores = forced.score(boundary, rows, criterion.needs)
+            scores = forced.score_exit(boundary, rows, criterion.needs)
             signals = [
                 Signals(boundary, layer, i + 1, scored.token, scored.features, before)
                 for i, (scored, before) in enumerate(zip(scores, earlier, strict=True))

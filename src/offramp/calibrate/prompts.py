@@ -57,7 +57,8 @@ def read_prompts(files: Iterable[Path], tokenizer: Tokenizer) -> list[Prompt]:
 
 
 def held_out_prompts(pack: Path) -> list[Prompt]:
-    """Prompts that `offramp tune` held out while it made a pack, from the pack's work folder.
+    """Prompts that `offramp tune` held out while it made a pack, from the pack's work folder; none that it trained on
+    with another answer.
 
     Raises:
         InvalidParameter: there is no work folder.
@@ -69,7 +70,9 @@ def held_out_prompts(pack: Path) -> list[Prompt]:
         )
     whole, _, _ = path.read_bytes().rpartition(b"\n")
     samples = [read_sample(json.loads(line)) for line in whole.splitlines()]
-    return [Prompt(sample.token_ids[: sample.prompt_tokens]) for sample in samples if sample.held_out]
+    prompts = [(sample.token_ids[: sample.prompt_tokens], sample.held_out) for sample in samples]
+    trained = {tokens for tokens, held_out in prompts if not held_out}
+    return [Prompt(tokens) for tokens, held_out in prompts if held_out and tokens not in trained]
 
 
 def choose_prompts(prompts: Iterable[Prompt], count: int, longest: int) -> list[Prompt]:

@@ -194,7 +194,12 @@ def _calibrations(
         if place is None:
             continue
         test = verdict.tested[place]
-        measured = {"loss": test.mean, "p_value": test.p_values[risk], "layers": layers[place]}
+        measured = {
+            "loss": test.mean,
+            "p_value": test.p_values[risk],
+            "layers": layers[place],
+            "max_tokens": options.max_tokens,
+        }
         params = options.params(path[place])
         calibrations.append(Calibration(key, risk, options.delta, options.loss, test.count, params, measured))
     return tuple(calibrations)

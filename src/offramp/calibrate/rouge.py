@@ -5,11 +5,12 @@ from __future__ import annotations
 import re
 from collections.abc import Hashable, Sequence
 
-WORD = re.compile(r"[a-z0-9]+")
+WORD = re.compile(r"[^\W_]+")
 
 
 def rouge_l(text: str, reference: str) -> float:
-    """F1 of the longest common subsequence of words: lower-case runs of letters and digits, without stemming."""
+    """F1 of the longest common subsequence of words: lower-case runs of letters and digits of any
+    script, without stemming."""
     words, wanted = WORD.findall(text.lower()), WORD.findall(reference.lower())
     if not words or not wanted:
         return float(text == reference)

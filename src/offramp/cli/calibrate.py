@@ -57,7 +57,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     add("--kv", _words, "POLICY,...", "KV policies: fill, recompute, verify (default: fill)")
     add("--risk", _numbers, "RISK,...", "expected losses that are allowed (default: 0.01,0.02,0.05)")
     add("--loss", str, "NAME", LOSS)
-    add("--delta", float, "D", "probability that the promise of a risk fails (default: 0.05)")
+    add(
+        "--delta", float, "D", "probability that the promise of a risk fails; several policies share it (default: 0.05)"
+    )
     add("--criterion", str, "NAME", "what makes a token leave; `offramp doctor` lists them (default: max_prob)")
     add("--option", values.option, "NAME=VALUE", "an option of the criterion; may be repeated", action="append")
     add("--max-tokens", int, "N", "most tokens to generate for a prompt (default: 256)")
@@ -99,7 +101,9 @@ def run(args: argparse.Namespace) -> int:
                     reports.append(race)
                     write_calibrations(pack, read_pack(pack).calibrations, calibration.key, [calibration], [0.0])
                 else:
-                    report = calibrate_risks(llm, prompts, replace(risks, kv=kv), update)
+                    # The dial will take whichever of them runs less, so they share delta.
+                    share = risks.delta / (len(set(kinds)) - ("verify" in kinds))
+                    report = calibrate_risks(llm, prompts, replace(risks, kv=kv, delta=share), update)
                     reports.append(report)
                     old, new = read_pack(pack).calibrations, report.calibrations
                     write_calibrations(pack, old, report.key, new, risks.risks, risks.loss)

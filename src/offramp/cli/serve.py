@@ -15,6 +15,7 @@ from offramp.cli.options import Options, print_options, read_options
 from offramp.cli.progress import on_download, show_progress
 from offramp.cli.terminal import print_note
 from offramp.errors import InvalidParameter, MissingDependency
+from offramp.exits.calibration import read_risk
 from offramp.types.exits import ExitParams
 
 if TYPE_CHECKING:
@@ -105,11 +106,12 @@ def run(args: argparse.Namespace) -> int:
     settings = read_settings(asked, options)
     from offramp.serve.server import listen
 
-    with listen(asked["host"], asked["port"]) as listening:
-        with show_progress() as update:
-            from offramp.models import load_any
+    listen(asked["host"], asked["port"]).close()  # whether it can be, is known before a download
+    with show_progress() as update:
+        from offramp.models import load_any
 
-            model = load_any(asked["model"], on_download(update))
+        model = load_any(asked["model"], on_download(update))
+    with listen(asked["host"], asked["port"]) as listening:
         _serve(model, asked, settings, listening)
     return 0
 
@@ -135,10 +137,12 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
     names = list(dict.fromkeys(asked.get("served_model_name") or [asked["model"]]))
     given = {name: options.values.get(name) for name in [f.name for f in fields(ExitParams)]}
     dial = argparse.Namespace(exit=options.values.get("exit"), **{n: v for n, v in given.items() if v is not None})
+    default = flags.exit_dial(dial)
+    _check_default(default, asked.get("max_risk"))
     return ServerSettings(
         model_name=names[0],
         other_names=tuple(names[1:]),
-        exit=flags.exit_dial(dial),
+        exit=default,
         max_risk=asked.get("max_risk"),
         allow_criteria=asked.get("allow_criteria", asked.get("max_risk") is None),
         api_key=_key(asked),
@@ -149,6 +153,20 @@ def read_settings(asked: dict[str, Any], options: Options) -> ServerSettings:
         send_timeout=asked["send_timeout"],
         shadow=asked["shadow"],
     )
+
+
+def _check_default(exit: str | ExitParams, most: float | None) -> None:
+    """What requests get that say nothing must be what they may ask for. Words and criteria have no risk to compare."""
+    try:
+        risk = read_risk(str(exit))[1]
+    except ValueError:
+        return
+    if most is not None and risk > most:
+        raise InvalidParameter(
+            f"`exit` is {exit}, `max_risk` allows at most {most:g}",
+            param="exit",
+            hint="requests that say nothing would have more than they may ask for: lower one, or raise the other",
+        )
 
 
 def _key(asked: dict[str, Any]) -> str | None:
@@ -173,7 +191,7 @@ def _serve(model: AnyModel, asked: dict[str, Any], settings: ServerSettings, lis
 
     log = Log(asked["log_format"])
     shadow = ShadowRisks(log.write)
-    client = ProcessClient(engine_options(model, asked), settings.shadow, shadow.add)
+    client = ProcessClient(engine_options(model, asked), settings.shadow, shadow.add, settings.exit)
     app = create_app(client, model.tokenizer, settings, Metrics(settings.model_name, shadow), log)
     asyncio.run(serve(app, client, settings, listening, print_note))
 

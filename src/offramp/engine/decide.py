@@ -107,7 +107,7 @@ def _test_groups(
     confidences: list[float | None] = []
     for criterion, group in groups:
         try:
-            confidences += criterion.confidence(signals[len(confidences) : len(confidences) + len(group)])
+            confidences += _confidences(criterion, signals[len(confidences) : len(confidences) + len(group)])
         except Exception as error:
             raise Fault([s.number for s, _ in group], error) from error
     fired = [c is not None and c >= threshold for c, (_, threshold) in zip(confidences, members, strict=True)]
@@ -119,6 +119,18 @@ def _test_groups(
         Test(s, signal, scored, confidence, f and scored.token is not None)
         for (s, _), signal, scored, confidence, f in zip(members, signals, scores, confidences, fired, strict=True)
     ]
+
+
+def _confidences(criterion: Criterion, signals: Seq[Signals]) -> list[float | None]:
+    """What a criterion says, which may be anybody's code.
+
+    Raises:
+        TypeError, ValueError: it is not a number or None for each token.
+    """
+    said = [None if c is None else float(c) for c in criterion.confidence(signals)]
+    if len(said) != len(signals):
+        raise ValueError(f"the criterion said {len(said)} confidences about {len(signals)} tokens")
+    return said
 
 
 class TopChoice(NamedTuple):

@@ -253,7 +253,7 @@ class Engine:
 
     def _emit(self, sequence: Sequence, before: int, logprobs: list[LogProbs | None]) -> list[TokenEvent]:
         """Events of the tokens accepted since `before`; ends the sequence where one of them ends the request."""
-        self.meter.accepted(sequence, sequence.accepted - before)
+        self.meter.accepted(sequence, sequence.accepted - before, before == sequence.prompt_length)
         events = []
         check = self._stop_checks.get(sequence.number)
         for length, logprob in zip(range(before + 1, sequence.accepted + 1), logprobs, strict=True):

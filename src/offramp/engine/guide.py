@@ -28,6 +28,9 @@ class Constraint(Protocol):
     def rollback(self, count: int) -> None:
         """Take back the last `count` tokens."""
 
+    def copy(self) -> Constraint:
+        """Another one that has been told the same."""
+
 
 def _outcome(constraint: Constraint) -> bytes | Exception:
     try:
@@ -41,12 +44,14 @@ class Guide:
 
     A token is pushed when the mask behind it is asked for, so the last one of an output never is. Every exit and the
     top ask at the same position, and a check of drafts at all of theirs at once: masks are kept while they may be asked
-    for. A constraint that has raised gives no more masks: nothing is allowed there. `failure` is what it raised.
+    for. A constraint that has raised gives no more masks: nothing is allowed there, and `failure` is what it raised.
+    Where that came of drafts which are cut back, a copy takes its place.
     """
 
     def __init__(self, constraint: Constraint, prompt_length: int) -> None:
-        self._constraint = constraint
-        self._length = prompt_length  # of the tokens that the constraint knows of, the prompt's included
+        self._constraint, self._fresh = constraint, constraint.copy()
+        self._start = self._length = prompt_length  # of the tokens that the constraint knows of, the prompt's included
+        self._failed_at = 0  # how many tokens there were when it raised
         self._masks: dict[int, bytes] = {}
         self.failure: Exception | None = None
 
@@ -70,12 +75,12 @@ class Guide:
                     self._length += 1
                 return self._constraint
             except Exception as error:
-                self.failure = error
+                self.failure, self._failed_at = error, position + 1
         return None
 
     def _keep(self, outcome: bytes | Exception, position: int, accepted: int) -> bytes:
         if isinstance(outcome, Exception):
-            self.failure = outcome
+            self.failure, self._failed_at = outcome, position + 1
             return NOTHING
         self._masks = {p: m for p, m in self._masks.items() if p >= accepted - 1}
         self._masks[position] = outcome
@@ -87,8 +92,13 @@ class Guide:
         if self.failure is None:
             try:
                 self._roll_back(length)
-            except Exception as error:
-                self.failure = error
+            except Exception:
+                self._begin_anew()
+        elif length < self._failed_at:
+            self._begin_anew()
+
+    def _begin_anew(self) -> None:
+        self._constraint, self._length, self.failure = self._fresh.copy(), self._start, None
 
     def _roll_back(self, length: int) -> None:
         if self._length > length:

@@ -159,15 +159,18 @@ class Meter:
         if not sequence.verifies:
             self.account(sequence.exit.kv).saved += worth
 
-    def accepted(self, sequence: TokenSequence, count: int) -> None:
-        """Tokens became output. Under `verify` each is worth what it would have cost at full depth."""
+    def accepted(self, sequence: TokenSequence, count: int, first: bool) -> None:
+        """Tokens became output, the `first` of all among them or not. Under `verify` each is worth what it would have
+        cost at full depth: the first, behind its prompt, no more than the top's check."""
         if sequence.exit is None or not sequence.exits_on:
             return
         account = self.account(sequence.exit.kv)
         for _ in range(count):
             account.token()
         if sequence.verifies:
-            account.saved += count * self.costs.full_depth(self.live) / self.live
+            own = 1 if first and count else 0
+            price = (count - own) * self.costs.full_depth(self.live) + own * self.costs.checks[-1].price(self.live)
+            account.saved += price / self.live
 
     def exits_pay(self, sequence: TokenSequence) -> bool:
         """Whether a request about to be admitted should use its exits."""

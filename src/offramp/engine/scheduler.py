@@ -175,8 +175,12 @@ class Scheduler:
 
 
 def prefix_limit(sequence: Sequence) -> int:
-    """How many of a waiting sequence's tokens a prefix-cache hit may cover: never its live token, never filled ones."""
-    return min(sequence.exact_length, sequence.live)
+    """How many of a waiting sequence's tokens a prefix-cache hit may cover: never its live token, never filled ones.
+
+    Nor that before the live one, where exits read a deep state there that is its own.
+    """
+    own = 1 if sequence.shape.reads_past and sequence.num_output else 0
+    return min(sequence.exact_length, sequence.live - own)
 
 
 def prompt_written(sequence: Sequence) -> bool:

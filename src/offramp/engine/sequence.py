@@ -61,7 +61,7 @@ class Sequence:
         self.fault: str | None = None  # what went wrong, where it finished for that
         self.switched_off, self.due, self.cached_prompt_tokens = False, 0.0, 0
         self.drafts_proposed = self.drafts_accepted = self.top_passes = self.replayed_tokens = self.encoded_tokens = 0
-        room = shape.max_model_len - len(prompt)
+        room = min(shape.max_model_len, shape.num_blocks * shape.block_size) - len(prompt)
         self.max_tokens = room if sampling.max_tokens is None else min(sampling.max_tokens, room)
 
     # What it is

@@ -38,7 +38,7 @@ def check_request(request: Request, executor: Executor, config: EngineConfig) ->
             hint="generate with `LLM`, which makes them",
         )
     if request.exit is not None:
-        _check_exit(request.exit, executor, config)
+        check_exit(request.exit, executor, config)
 
 
 def _check_prompt(request: Request, shape: ModelShape) -> None:
@@ -54,8 +54,8 @@ def _check_prompt(request: Request, shape: ModelShape) -> None:
             hint="shorten the prompt, or raise `max_model_len` up to the model's own limit",
         )
     check_ids("prompt", request.prompt, shape)
-    asked = shape.max_model_len if request.sampling.max_tokens is None else length + request.sampling.max_tokens
-    most = length if request.echo_only else min(asked, shape.max_model_len)
+    asked = more if request.sampling.max_tokens is None else request.sampling.max_tokens
+    most = length if request.echo_only else min(length + asked, shape.max_model_len)
     room = shape.num_blocks * shape.block_size
     if most > room:
         raise CacheTooSmall(
@@ -73,7 +73,12 @@ def _check_sampling(sampling: SamplingParams, shape: ModelShape) -> None:
                 )
 
 
-def _check_exit(exit: ExitParams, executor: Executor, config: EngineConfig) -> None:
+def check_exit(exit: ExitParams, executor: Executor, config: EngineConfig) -> None:
+    """Check exit parameters against the exits and the engine.
+
+    Raises:
+        InvalidParameter, Unsupported: with a message that says what is allowed.
+    """
     layers = executor.shape.exit_layers
     if not layers:
         raise Unsupported("the model has no exits", hint="give exit layers, such as `exits=[10, 20]`, or an exit pack")

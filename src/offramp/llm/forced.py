@@ -108,6 +108,23 @@ class ForcedPass:
         asked = [ScoreRow(at.position, self.blocks(at.text), at.sampling, 0) for at in rows]
         return self._engine.executor.score(boundary, asked, needs)
 
+    def score_exit(self, boundary: int, rows: Sequence[At], needs: frozenset[Feature]) -> list[Scored]:
+        """What an exit says at some positions where the top chose every token before.
+
+        A head that reads the past has to find there what the top leaves, and leaves something else itself: the top is
+        asked before, and neighbours are not scored together.
+        """
+        shape = self._engine.executor.shape
+        if not shape.reads_past:
+            return self.score(boundary, rows, needs)
+        found: dict[int, Scored] = {}
+        for parity in (0, 1):
+            some = [i for i, at in enumerate(rows) if at.position % 2 == parity]
+            before = [rows[i]._replace(position=rows[i].position - 1) for i in some if rows[i].position]
+            self.score(shape.num_segments, before)
+            found.update(zip(some, self.score(boundary, [rows[i] for i in some], needs), strict=True))
+        return [found[i] for i in range(len(rows))]
+
     def _encode(self, cap: int) -> Iterator[None]:
         """Encode all sources: each whole, and as many in a step as it takes to have `cap` tokens."""
         pool = self._engine.scheduler.sources

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections import deque
+from collections.abc import Callable, Generator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO, TypeVar
@@ -13,6 +15,7 @@ from offramp.engine.engine import Engine
 from offramp.engine.plan import StepResult
 from offramp.engine.request import Request, StopCheck
 from offramp.engine.trace import TraceRecorder
+from offramp.engine.validate import check_exit
 from offramp.errors import InvalidParameter, TraceError, Unsupported
 from offramp.exits.calibration import CalibrationKey
 from offramp.exits.pack import ExitPack
@@ -60,7 +63,8 @@ class Session:
         self._schemas = SchemaCompiler(tokenizer, executor.shape)
         self._records: dict[int, Record] = {}
         self._tallies: dict[int, Tally] = {}
-        self._closed = False
+        self._left: deque[int] = deque()  # outputs nobody wants any more, to be dropped once the engine is not at work
+        self._at_work = self._closed = False
 
     def close(self) -> None:
         """End everything that runs and close the trace. May be called twice."""
@@ -73,6 +77,16 @@ class Session:
     def prepare_schemas(self) -> None:
         """Do now what the first schema would wait for: part of a second."""
         self._schemas.prepare()
+
+    def check_dial(self, exit: Dial) -> None:
+        """Whether requests can have the dial there.
+
+        Raises:
+            InvalidParameter, Unsupported, PackError: they cannot.
+        """
+        params = resolve_dial(exit, self.pack, self.key)
+        if params is not None:
+            check_exit(params, self.engine.executor, self.engine.config)
 
     def submit(
         self,
@@ -106,7 +120,8 @@ class Session:
         if shape.encoder is not None:
             request = replace(request, prompt=(), source=prompt)
         try:
-            numbers = self.engine.submit(request)
+            with self._working():
+                numbers = self.engine.submit(request)
         except InvalidParameter as error:
             if error.param == "source":
                 error.param = "prompt"  # as it is called here
@@ -116,19 +131,31 @@ class Session:
 
     def step(self) -> StepResult:
         """One step of the engine; its events go to their records, which then have something to read."""
-        result = self.engine.step()
-        for event in result.events:
-            self._records[event.sequence].push_event(event)
-            tally = self._tallies.get(event.sequence)
-            if tally is not None:
-                tally.tokens += 1
-                tally.layers += event.exit_layer
-        for finished in result.finished:
-            if finished.reason != "error":  # what broke off may be the text itself
-                self._records[finished.sequence].finish()
-            if finished.sequence in self._tallies:
-                self._tallies[finished.sequence].done += 1
+        with self._working():
+            result = self.engine.step()
+            for event in result.events:
+                self._records[event.sequence].push_event(event)
+                tally = self._tallies.get(event.sequence)
+                if tally is not None:
+                    tally.tokens += 1
+                    tally.layers += event.exit_layer
+            for finished in result.finished:
+                if finished.reason != "error":  # what broke off may be the text itself
+                    self._records[finished.sequence].finish()
+                if finished.sequence in self._tallies:
+                    self._tallies[finished.sequence].done += 1
         return result
+
+    @contextmanager
+    def _working(self) -> Generator[None, None, None]:
+        """While the engine works nothing is dropped under its hands."""
+        self._at_work = True
+        try:
+            yield
+        finally:
+            self._at_work = False
+            while self._left:
+                self.leave(self._left.popleft())
 
     def read(self, number: int) -> Chunk | None:
         """What is new of an output since the last call; None if nothing is. Writes the trace of an ended one."""
@@ -141,6 +168,14 @@ class Session:
     def holds(self, number: int) -> bool:
         """Whether an output is neither cancelled nor taken."""
         return number in self._records
+
+    def leave(self, number: int) -> None:
+        """Drop an output, unless that has been done, as soon as the engine is not at work. May be called at any time: a
+        stream that is in a cycle ends when the collector finds it, and that may be in the middle of a step."""
+        if self._at_work:
+            self._left.append(number)
+        elif self.holds(number):
+            self.drop(number)
 
     def drop(self, number: int) -> None:
         """Forget an output, wherever it is."""
@@ -226,8 +261,7 @@ class Stream:
 
     def close(self) -> None:
         """Cancel what is left. May be called twice."""
-        if self._session.holds(self._number):
-            self._session.drop(self._number)
+        self._session.leave(self._number)
 
     def __del__(self) -> None:
         self.close()

@@ -206,7 +206,7 @@ class FakeClient:
         """
         self.jobs.append(job)
         size, room = begun(job, self._info), self._info.max_model_len
-        if self.state != "ready":
+        if self.state != "ready" and not (job.goes_on and self.state == "draining"):
             raise EngineDown(f"the engine is {self.state}")
         if not size:
             raise InvalidParameter("the prompt is empty", param="prompt", hint="give at least one token")

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from offramp.errors import OfframpError
-from offramp.serve.protocol import EngineInfo, EngineStats, Job, Piece, Rescored
+from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, Piece, Rescored
 
 LENGTH = struct.Struct("!Q")
 READ_BYTES = 1 << 18
@@ -23,10 +23,12 @@ READ_BYTES = 1 << 18
 
 @dataclass(frozen=True, slots=True)
 class Load:
-    """To the child, first of all: the keyword arguments of `LLM`, and the share of jobs that it is to rescore."""
+    """To the child, first of all: the keyword arguments of `LLM`, the share of jobs that it is to rescore, and a
+    position of the dial that it must be able to serve."""
 
     options: Mapping[str, Any]
     shadow: float = 0.0
+    exit: Dial = "off"
 
 
 @dataclass(frozen=True, slots=True)

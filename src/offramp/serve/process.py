@@ -6,15 +6,14 @@ import asyncio
 import contextlib
 import itertools
 import socket
-import sys
 from collections.abc import AsyncGenerator, Mapping
 from dataclasses import replace
 from time import monotonic
 from typing import Any
 
 from offramp.errors import EngineDown, OfframpError
+from offramp.serve.child import read_message, reap, start_child
 from offramp.serve.messages import (
-    LENGTH,
     Ask,
     Cancel,
     FromChild,
@@ -26,9 +25,8 @@ from offramp.serve.messages import (
     Submit,
     Told,
     pack,
-    unpack,
 )
-from offramp.serve.protocol import EngineInfo, EngineStats, Job, OnRescored, Piece, Rescored, State
+from offramp.serve.protocol import Dial, EngineInfo, EngineStats, Job, OnRescored, Piece, Rescored, State
 
 MAX_FAILED_STARTS = 3
 """After so many children in a row that ended before they were ready, no more is started."""
@@ -37,9 +35,6 @@ BACK_OFF, MAX_BACK_OFF, REMEMBER = 0.25, 8.0, 60.0
 """Seconds to wait before a start where a child has ended within the last `REMEMBER` seconds before, too; doubled for
 each further one, up to a limit. The first that ends is replaced at once."""
 
-END_SECONDS = 5.0
-"""A child whose pipe is closed ends at once; one that has not after so long is killed."""
-
 AGAIN = "try again in a few seconds"
 
 Inbox = asyncio.Queue[Piece | OfframpError]
@@ -47,22 +42,26 @@ Inbox = asyncio.Queue[Piece | OfframpError]
 
 class ProcessClient:
     """See `EngineClient`. `options` are the keyword arguments of `LLM`; they have to be values that can be pickled. The
-    share `shadow` of jobs is rescored; `on_rescored` is told what became of each.
+    share `shadow` of jobs is rescored; `on_rescored` is told what became of each. Jobs will have the dial at `exit`: an
+    engine that cannot serve that is not started.
 
     Pieces wait here until they are read, each job's for itself: a slow reader holds up nobody.
     """
 
     def __init__(
-        self, options: Mapping[str, Any], shadow: float = 0.0, on_rescored: OnRescored = lambda rescored: None
+        self,
+        options: Mapping[str, Any],
+        shadow: float = 0.0,
+        on_rescored: OnRescored = lambda rescored: None,
+        exit: Dial = "off",
     ) -> None:
-        self._load, self._on_rescored = Load(dict(options), shadow), on_rescored
+        self._load, self._on_rescored = Load(dict(options), shadow, exit), on_rescored
         self._state: State = "starting"
         self._info: EngineInfo | None = None
         self._reason: OfframpError = EngineDown("the engine was not started", hint="call `start` first")
         self._settled = asyncio.Event()  # the state is other than `starting`
         self._lost = asyncio.Event()
-        self._idle = asyncio.Event()  # no job runs
-        self._idle.set()
+        self._idle = asyncio.Event()  # set when the last job ends
         self._task: asyncio.Task[None] | None = None
         self._pipe: asyncio.StreamWriter | None = None  # to a child that is ready
         self._numbers = itertools.count()
@@ -105,7 +104,8 @@ class ProcessClient:
 
     async def generate(self, job: Job) -> AsyncGenerator[Piece, None]:
         """The pieces of a job's outputs, as they come; see `EngineClient.generate`."""
-        self._check_ready()
+        if not (job.goes_on and self._state == "draining" and self._pipe is not None):
+            self._check_ready()
         number, inbox = next(self._numbers), Inbox()
         message = pack(Submit(number, job))
         self._jobs[number] = inbox
@@ -148,11 +148,15 @@ class ProcessClient:
         if self._state != "down":
             self._settle("draining", EngineDown("the engine is being shut down", hint="try again later"))
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), drain_seconds)
+                await asyncio.wait_for(self._until_idle(), drain_seconds)
         self._settle("down", EngineDown("the engine was shut down", hint="start it again"))
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
+
+    async def _until_idle(self) -> None:
+        while self._jobs:  # a request may have begun its next job meanwhile
+            await self._idle.wait()
 
     def _check_ready(self) -> None:
         if self._state != "ready":
@@ -205,10 +209,10 @@ class ProcessClient:
         ours, theirs = socket.socketpair()
         child = pipe = None
         try:
-            child = await _start_child(theirs)
+            child = await start_child(theirs)
             reader, pipe = await asyncio.open_unix_connection(sock=ours)
             pipe.write(load)
-            while (message := await _read(reader)) is not None:
+            while (message := await read_message(reader)) is not None:
                 if isinstance(message, Ready):
                     self._pipe = pipe
                 self._take(message)
@@ -218,7 +222,7 @@ class ProcessClient:
             (pipe or ours).close()
             self._pipe = None
             self._lose_jobs()
-            code = None if child is None else await _reap(child)
+            code = None if child is None else await reap(child)
         return f"signal {-code}" if code and code < 0 else f"code {code}"
 
     def _take(self, message: FromChild) -> None:
@@ -253,44 +257,3 @@ class ProcessClient:
         for answer in self._asked.values():
             if not answer.done():
                 answer.set_exception(lost)
-
-
-async def _start_child(pipe: socket.socket) -> asyncio.subprocess.Process:
-    """A child at the other end of our pipe, whose end here is closed."""
-    with pipe:
-        return await asyncio.create_subprocess_exec(
-            sys.executable,
-            "-m",
-            "offramp.serve.worker",
-            str(pipe.fileno()),
-            pass_fds=[pipe.fileno()],
-            stdin=asyncio.subprocess.DEVNULL,
-            start_new_session=True,  # a terminal's signals are for us alone
-        )
-
-
-async def _read(reader: asyncio.StreamReader) -> FromChild | None:
-    """The next message; None where the pipe is closed."""
-    try:
-        (size,) = LENGTH.unpack(await reader.readexactly(LENGTH.size))
-        message: FromChild = unpack(await reader.readexactly(size))
-        return message
-    except (asyncio.IncompleteReadError, ConnectionError):
-        return None
-
-
-async def _reap(child: asyncio.subprocess.Process) -> int:
-    """Wait for the end of a child whose pipe is closed; returns its exit code.
-
-    One whose waiting is cancelled is killed and waited for all the same: nobody else would.
-    """
-    try:
-        return await asyncio.wait_for(child.wait(), END_SECONDS)
-    except asyncio.TimeoutError:
-        child.kill()
-        return await child.wait()
-    except asyncio.CancelledError:
-        with contextlib.suppress(ProcessLookupError):
-            child.kill()
-        await child.wait()
-        raise

@@ -17,7 +17,7 @@ from offramp.types.sampling import SamplingParams
 
 State = Literal["starting", "ready", "draining", "down"]
 """`starting`: the model is being loaded, for the first time or after a crash; `draining`: running requests are finished
-and no new one is taken; `down`: the engine cannot be started, or was closed."""
+and no new one is begun; `down`: the engine cannot be started, or was closed."""
 
 Dial = str | float | ExitParams
 """`off`, `lossless`, a risk such as 0.02 or `task:0.02`, or exit parameters."""
@@ -36,6 +36,7 @@ class Job:
             is computed at full depth (0: its own alone).
         echo_only: nothing is generated; only `prompt_logprobs` are wanted. Each output is one empty piece that finishes
             with `length`. The prompt may fill the context.
+        goes_on: its request has output already, so an engine that is draining takes it all the same.
     """
 
     id: str
@@ -44,6 +45,7 @@ class Job:
     exit: Dial = "off"
     prompt_logprobs: int | None = None
     echo_only: bool = False
+    goes_on: bool = False
 
 
 class Piece(NamedTuple):

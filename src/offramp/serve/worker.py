@@ -217,6 +217,7 @@ def run(link: Link) -> None:
     assert isinstance(load, Load)
     try:
         llm = LLM(**load.options)
+        llm.session.check_dial(load.exit)
     except OfframpError as error:
         link.send(LoadFailed(error))
         link.finish()

@@ -7,6 +7,7 @@ learns whether the exit would choose what the top chooses.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from time import monotonic
 from typing import Any
 
@@ -194,7 +195,8 @@ class ClassifierTrainer(PairTrainer):
         dealt = deal_pairs(pairs, learnt, train.batch_tokens, 1, seed)
         while len(dealt) < settings.classifier_steps:
             dealt += dealt
-        super().__init__(classifiers, train, model, pairs, dealt[: settings.classifier_steps])
+        own = replace(train, lr=settings.classifier_lr)
+        super().__init__(classifiers, own, model, pairs, dealt[: settings.classifier_steps])
         self._layers, self._held_out = layers, first_pairs(pairs, JUDGED)
         self._loss = geometric_loss if settings.classifier == "geometric" else balanced_loss
 

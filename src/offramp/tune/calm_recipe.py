@@ -31,6 +31,7 @@ from offramp.tune.pairs import Pairs, load_pairs, make_pairs, read_texts
 from offramp.tune.products import product_dtype
 from offramp.tune.report import Meter, Update
 from offramp.tune.request import TuneRequest
+from offramp.tune.samples import check_same
 from offramp.tune.t5 import DenseT5
 from offramp.tune.t5_files import read_t5, write_t5
 from offramp.tune.t5_shape import new_weights, parse_shape
@@ -100,10 +101,11 @@ def prepared(request: TuneRequest, spec: T5Spec, work: Path, update: Update) -> 
     Raises:
         InvalidParameter: they cannot be read, are too few, or are of another vocabulary.
     """
-    path, ready = Path(request.data.data), work / "pairs.npz"
+    path, ready, state = Path(request.data.data), work / "pairs.npz", work / "pairs.json"
     if path.suffix == ".npz":
         pairs = load_pairs(path)
-    elif ready.is_file() and path.is_file():
+    elif state.is_file() and path.is_file():
+        check_same(json.loads(state.read_bytes()), _identity(request, spec), f"`{ready}`")
         pairs = load_pairs(ready)
         if pairs.sha256 != _sha256(path):
             raise InvalidParameter(
@@ -113,6 +115,7 @@ def prepared(request: TuneRequest, spec: T5Spec, work: Path, update: Update) -> 
         pairs = _prepare(request, spec, path, update)
         work.mkdir(parents=True, exist_ok=True)
         pairs.save(ready)
+        replace_file(state, json.dumps(_identity(request, spec)).encode())
     largest = int(max(pairs.sources.ids.max(), pairs.targets.ids.max()))
     if largest >= spec.vocab_size:
         raise InvalidParameter(
@@ -121,6 +124,12 @@ def prepared(request: TuneRequest, spec: T5Spec, work: Path, update: Update) -> 
             hint="prepare the data anew, with this model",
         )
     return pairs
+
+
+def _identity(request: TuneRequest, spec: T5Spec) -> dict[str, Any]:
+    """What prepared data depend on besides their file: whose tokens, and how long they may be."""
+    given = None if request.calm.shape else _sha256(resolve(request.model).path / "tokenizer.json")
+    return {"vocabulary": spec.vocab_size, "tokenizer": given, "longest": request.calm.longest}
 
 
 def _prepare(request: TuneRequest, spec: T5Spec, path: Path, update: Update) -> Pairs:

@@ -40,7 +40,8 @@ NARROW = 1024
 def converse(
     corpus: Corpus, trunk: DenseTrunk, top: TopHead, rules: Rules, meter: Meter, length: int | None = None
 ) -> None:
-    """Let the model talk until `corpus` has the tokens asked for. An answer's number is that of its batch.
+    """Let the model talk until `corpus` has the tokens asked for. An answer's number is that of its batch, and a batch
+    is written as a whole: after an interruption it is begun anew.
 
     Raises:
         InvalidParameter: no turn comes to an answer.
@@ -49,11 +50,15 @@ def converse(
     length = min(length or max(LENGTH, settings.max_answer_tokens + MARGIN), trunk.spec.max_model_len)
     lines = Lines(trunk, top, rules, length)
     while corpus.tokens < settings.tokens:
-        number = corpus.next
+        number, made, tokens, said = corpus.next, list[Sample](), corpus.tokens, set(rules.seen)
         for sample in lines.run([settings.seed, number]):
-            corpus.append(sample, number)
-            meter(corpus.tokens)
-        if corpus.next == number:
+            made.append(sample)
+            tokens += len(sample.scored)
+            meter(tokens)
+        corpus.append(made, number)
+        # Turns that came to no answer are forgotten: who goes on after an interruption does not know them.
+        rules.seen.intersection_update(said | {rules.key_of(sample) for sample in made})
+        if not made:
             raise InvalidParameter(
                 f"the model invents no user turns: of those in {settings.batch} lines of {length} tokens none came to "
                 "an answer",

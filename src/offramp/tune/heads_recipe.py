@@ -80,12 +80,20 @@ def _plan(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Pl
         values = json.loads(path.read_bytes())
         return Plan(tuple(values["layers"]), values["why"], tuple(values["candidates"]))
     layers = candidate_layers(shop.model.spec.num_layers, deep=request.head.past == "deep")
-    some = first_samples(samples, PROBE_TOKENS)
+    some = enough_to_probe(samples)
     features, words = shop.features(some, layers), words_of(request, shop, some)
     heads = _new_heads(request, shop, layers, words)
     plan = probe(request, shop, heads, words, features)
     replace_file(path, json.dumps(asdict(plan)).encode())
     return plan
+
+
+def enough_to_probe(samples: Sequence[Sample]) -> list[Sample]:
+    """What the probe learns from and is judged on: few tokens, and sequences of both kinds, which all together have."""
+    count = len(first_samples(samples, PROBE_TOKENS))
+    while len({sample.held_out for sample in samples[:count]}) < 2:
+        count += 1
+    return list(samples[:count])
 
 
 def _new_heads(request: TuneRequest, shop: Workshop, layers: Sequence[int], words: Words) -> list[Head]:

@@ -13,7 +13,7 @@ SURE, EVERY = 64, 16
 
 
 def cut_loop(ids: tuple[int, ...]) -> tuple[int, ...]:
-    """`ids` without the end of a loop: where they end in the same tokens `LOOPS` times or more, `LOOPS` of these stay."""
+    """`ids` without the end of a loop: of the same tokens `LOOPS` times or more at the end, `LOOPS` times stay."""
     period, same = _loop(ids)
     return ids[: len(ids) - same + (LOOPS - 1) * period] if period else ids
 

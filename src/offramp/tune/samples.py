@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -75,12 +75,14 @@ class Corpus:
             self.path.write_bytes(b"")
             replace_file(state, json.dumps(settings).encode())
 
-    def append(self, sample: Sample, number: int) -> None:
-        """Add a sample."""
-        values = {"token_ids": sample.token_ids, "prompt_tokens": sample.prompt_tokens, "number": number}
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(values) + "\n")
-        self._take(sample, number)
+    def append(self, samples: Iterable[Sample], number: int) -> None:
+        """Add the samples of a seed, a record or a batch, in one piece."""
+        samples = list(samples)
+        values = [{"token_ids": s.token_ids, "prompt_tokens": s.prompt_tokens, "number": number} for s in samples]
+        with self.path.open("ab", buffering=0) as file:
+            file.write("".join(json.dumps(one) + "\n" for one in values).encode())
+        for sample in samples:
+            self._take(sample, number)
 
     def _take(self, sample: Sample, number: int) -> None:
         self.samples.append(sample)

@@ -56,7 +56,7 @@ def grow(corpus: Corpus, questions: Iterator[Question], llm: LLM, settings: Data
                 asked, stream = waiting.popleft()
                 answer = asked.answer if stream is None else _answer(_finish(stream))
                 if answer is not None:
-                    corpus.append(Sample((*asked.prompt, *answer), len(asked.prompt)), asked.number)
+                    corpus.append([Sample((*asked.prompt, *answer), len(asked.prompt))], asked.number)
                     meter(corpus.tokens)
     finally:
         for _, stream in waiting:

@@ -57,8 +57,13 @@ class Rules:
                 "the chat template does not show what stands between turns", hint="give a file as `--data`"
             )
         behind = [tokenizer.encode(part, add_special_tokens=False) for part in parts[1:3]]
-        seen = {turn_key(tokenizer, s.token_ids[: s.prompt_tokens - len(behind[0])]) for s in samples}
-        return cls(tokenizer, settings, frozenset(ends), user_prefix(tokenizer), behind[0], behind[1], seen)
+        rules = cls(tokenizer, settings, frozenset(ends), user_prefix(tokenizer), behind[0], behind[1])
+        rules.seen.update(rules.key_of(sample) for sample in samples)
+        return rules
+
+    def key_of(self, sample: Sample) -> str:
+        """What `seen` has of the turn that a sample answers."""
+        return turn_key(self.tokenizer, sample.token_ids[: sample.prompt_tokens - len(self.behind_user)])
 
 
 class Line:

@@ -34,7 +34,7 @@ class SamplingParams:
         logit_bias: token id -> added to the logit, in [-100, 100].
         seed: reproducible whatever else is in the batch; None draws one.
         n: outputs per prompt; output i uses seed + i.
-        max_tokens: most tokens to generate; None fills the context.
+        max_tokens: most tokens to generate; None fills the context, or the KV cache where that is smaller.
         min_tokens: end-of-sequence and stop ids are banned before this many tokens.
         stop: strings that end the output; they are not part of it.
         stop_token_ids: ids that end the output; they are not part of its text.

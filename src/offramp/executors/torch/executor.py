@@ -50,7 +50,7 @@ class TorchExecutor:
             in float32 at least.
 
     Raises:
-        InvalidParameter: an option that is not allowed, or a device that is not here.
+        InvalidParameter: an option that is not allowed, a device that is not here, or a store that memory cannot hold.
         PackError: the exit pack is for another model.
         WeightsError: a tensor cannot be read.
     """
@@ -187,9 +187,11 @@ class TorchExecutor:
 
     def synchronize(self) -> None:
         """Wait until the device has done everything asked so far."""
-        kind = self._store.device.type
-        if kind != "cpu":
-            getattr(torch, kind).synchronize()
+        device = self._store.device
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        elif device.type != "cpu":
+            getattr(torch, device.type).synchronize()
 
     @property
     def _past_boundary(self) -> int:

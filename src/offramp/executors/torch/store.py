@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from offramp.errors import InvalidParameter
 from offramp.models import Spec
 
 
@@ -17,6 +18,9 @@ class PagedStore:
         keys, values: [layers, slots, kv_heads, head_dim].
         hidden: [S + 1, slots, hidden_size]; boundary b is at index b - 1. Deep states, if any, lie behind them. A store
             of sources has none.
+
+    Raises:
+        InvalidParameter: memory cannot hold it.
     """
 
     def __init__(
@@ -32,9 +36,16 @@ class PagedStore:
         self.block_size, self.device, self.dtype = block_size, device, dtype
         slots = num_blocks * block_size
         kv = (spec.num_layers, slots, spec.num_kv_heads, spec.head_dim)
-        self.keys = torch.zeros(kv, device=device, dtype=dtype)
-        self.values = torch.zeros(kv, device=device, dtype=dtype)
-        self.hidden = torch.zeros((num_boundaries, slots, spec.hidden_size), device=device, dtype=dtype)
+        try:
+            self.keys = torch.zeros(kv, device=device, dtype=dtype)
+            self.values = torch.zeros(kv, device=device, dtype=dtype)
+            self.hidden = torch.zeros((num_boundaries, slots, spec.hidden_size), device=device, dtype=dtype)
+        except (RuntimeError, MemoryError) as error:
+            raise InvalidParameter(
+                f"a paged store of {slots} tokens cannot be had on `{device}`: {str(error).splitlines()[0]}",
+                param="kv_tokens",
+                hint="lower `kv_tokens`, or `source_tokens` where there is an encoder",
+            ) from error
 
     def slot(self, position: int, blocks: Sequence[int]) -> int:
         """The slot of one position of a sequence with this block table."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 from collections.abc import Sequence
 from typing import Any
 
@@ -71,18 +72,18 @@ class CompletionForm:
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = tokenizer
+        self._decoder = codecs.getincrementaldecoder("utf-8")("replace")
         self._offset = 0
 
     def write(self, tokens: Sequence[int], logprobs: Sequence[LogProbs]) -> dict[str, Any]:
         """`CompletionLogProbs` of tokens; an entry that is empty says nothing about its token."""
         form: dict[str, list[Any]] = {"tokens": [], "token_logprobs": [], "top_logprobs": [], "text_offset": []}
         for token, entry in zip(tokens, logprobs, strict=True):
-            text = token_text(token, self._tokenizer)
-            form["tokens"].append(text)
+            form["tokens"].append(token_text(token, self._tokenizer))
             form["token_logprobs"].append(entry[0][1] if entry else None)
             form["top_logprobs"].append(self._top(entry))
             form["text_offset"].append(self._offset)
-            self._offset += 0 if text.startswith("bytes:") else len(text)
+            self._offset += len(self._decoder.decode(self._tokenizer.token_bytes(token)))
         return form
 
     def _top(self, entry: LogProbs) -> dict[str, float] | None:

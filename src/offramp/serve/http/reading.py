@@ -68,7 +68,7 @@ def read_json(text: bytes) -> Any:
         InvalidParameter: it is not JSON, too deep, or has text or numbers that are none.
     """
     try:
-        value = json.loads(text, parse_constant=_no_constant, parse_float=_number)
+        value = json.loads(text.decode("utf-8-sig"), parse_constant=_no_constant, parse_float=_number)
         if b"\\u" in text:
             json.dumps(value, ensure_ascii=False).encode()
     except RecursionError:

@@ -223,7 +223,9 @@ class ChatRequest(Generation):
     """`POST /v1/chat/completions`."""
 
     messages: list[Message] = field("deviates", "Text only.", default=..., min_length=1, max_length=10_000)
-    max_completion_tokens: int | None = field("implemented", "Fills the context if left out.", ge=1, lt=2**31)
+    max_completion_tokens: int | None = field(
+        "implemented", "Fills the context, or the KV cache, if left out.", ge=1, lt=2**31
+    )
     max_tokens: int | None = field("implemented", "The older name of `max_completion_tokens`.", ge=1, lt=2**31)
     logprobs: bool | None = field("implemented", "Log-probabilities of the output's tokens.")
     top_logprobs: int | None = field("implemented", "And of so many of the likeliest, up to 20.", ge=0, le=20)

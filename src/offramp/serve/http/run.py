@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncGenerator, AsyncIterator, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import accumulate
 from time import perf_counter
 from typing import Any
@@ -16,6 +16,9 @@ from offramp.serve.http.reports import merged
 from offramp.serve.observe import Ended, Metrics
 from offramp.serve.protocol import EngineClient, Job, Piece
 from offramp.types.output import ExitReport
+
+PAUSE = 0.05
+"""Seconds after which the next job of a request is submitted again where too many waited."""
 
 Choice = tuple[int, Piece]
 """A piece, and the number of the output it belongs to, counted over all jobs."""
@@ -30,6 +33,7 @@ class Tally:
     output_tokens: int = 0
     ttft: float | None = None
     itl: list[float] = field(default_factory=list)
+    cached_tokens: int = 0
     reports: dict[int, ExitReport] = field(default_factory=dict)
     outcome: str = "cancelled"
     _merged: tuple[int, ExitReport | None] = (0, None)  # of how many reports
@@ -43,19 +47,18 @@ class Tally:
 
     def usage(self) -> dict[str, Any]:
         """OpenAI's `usage`."""
-        cached = sum(report.cached_prompt_tokens for report in self.reports.values())
         return {
             "prompt_tokens": self.prompt_tokens,
             "completion_tokens": self.output_tokens,
             "total_tokens": self.prompt_tokens + self.output_tokens,
-            "prompt_tokens_details": {"cached_tokens": cached},
+            "prompt_tokens_details": {"cached_tokens": self.cached_tokens},
         }
 
 
 async def run_jobs(
     client: EngineClient, jobs: Sequence[Job], tally: Tally, metrics: Metrics, together: int
 ) -> AsyncGenerator[Choice, None]:
-    """The pieces of all jobs as they come, at most `together` jobs at a time. Closing it cancels them.
+    """The pieces of all jobs as they come, at most `together` outputs at a time. Closing it cancels them.
 
     Raises:
         OfframpError: a job was refused or broke off; the others are cancelled.
@@ -108,6 +111,8 @@ def _note(tally: Tally, number: int, piece: Piece, last: dict[int, float]) -> No
         tally.output_tokens += len(piece.token_ids)
     if piece.report is not None:
         tally.reports[number] = piece.report
+        if piece.index == 0:  # the others of a job have the prompt from the first
+            tally.cached_tokens += piece.report.cached_prompt_tokens
     check_piece(piece)
 
 
@@ -129,23 +134,38 @@ async def _one(client: EngineClient, job: Job, first: int) -> AsyncGenerator[Cho
 
 
 async def _several(client: EngineClient, jobs: Sequence[Job], together: int) -> AsyncGenerator[Choice, None]:
-    """The pieces of several jobs, which are taken in order."""
+    """The pieces of several jobs, which are taken in order. Once there is one, a full queue is waited for."""
     said: asyncio.Queue[Choice | BaseException | None] = asyncio.Queue()
     firsts = accumulate((job.sampling.n for job in jobs), initial=0)
     waiting = iter(zip(jobs, firsts, strict=False))  # the last of `firsts` is no job's
+    begun = False
+
+    async def run(job: Job, first: int) -> bool:
+        """Whether there was room for it."""
+        nonlocal begun
+        try:
+            async with aclosing(_one(client, replace(job, goes_on=begun), first)) as pieces:
+                async for choice in pieces:
+                    begun = True
+                    said.put_nowait(choice)
+        except QueueFull:
+            if not begun:
+                raise
+            return False
+        return True
 
     async def work() -> None:
         try:
             for job, first in waiting:
-                async with aclosing(_one(client, job, first)) as pieces:
-                    async for choice in pieces:
-                        said.put_nowait(choice)
+                while not await run(job, first):
+                    await asyncio.sleep(PAUSE)
         except Exception as error:
             said.put_nowait(error)
         else:
             said.put_nowait(None)
 
-    workers = [asyncio.create_task(work()) for _ in range(min(together, len(jobs)))]
+    most = max(1, together // max(job.sampling.n for job in jobs))
+    workers = [asyncio.create_task(work()) for _ in range(min(most, len(jobs)))]
     try:
         async for choice in _until_all_ended(said, len(workers)):
             yield choice

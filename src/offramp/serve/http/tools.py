@@ -147,10 +147,20 @@ def _read_call(text: str) -> dict[str, Any] | None:
         name, arguments = call["name"], call.get("arguments", {})
     except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
         return None
-    if not isinstance(name, str):
+    written = json.dumps(arguments, ensure_ascii=False)
+    if not isinstance(name, str) or not _is_text(name):
         return None
-    function = {"name": name, "arguments": json.dumps(arguments, ensure_ascii=False)}
+    function = {"name": name, "arguments": written if _is_text(written) else json.dumps(arguments)}
     return {"id": f"call_{uuid4().hex[:24]}", "type": "function", "function": function}
+
+
+def _is_text(text: str) -> bool:
+    """Whether it can be sent: the model may have escaped half of a surrogate pair."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def for_template(messages: Sequence[Message]) -> list[dict[str, Any]]:
