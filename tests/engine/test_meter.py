@@ -102,6 +102,19 @@ def test_verify_stops_drafting_in_the_middle_and_keeps_its_promise() -> None:
 
 
 @on_each_executor
+def test_under_verify_the_first_token_is_worth_no_more_than_its_check() -> None:
+    """It comes of the prompt, whose rows cost exits nothing."""
+    engine = make_engine(profitability=False, max_num_seqs=1)
+    meter, values = engine.meter, list[float]()
+    for length in (1, 2):
+        Run(engine, [request(exit=ExitParams(threshold=1.0, kv="verify"), max_tokens=length)])
+        values.append(meter.account("verify").saved)
+        meter.accounts.clear()
+    check, full = meter.costs.checks[-1].price(1), meter.costs.full_depth(1)
+    assert values == pytest.approx([check, Account.FADE * check + full])
+
+
+@on_each_executor
 def test_exits_that_never_fire_go_off_by_themselves() -> None:
     engine = make_engine(profitability=True, max_num_seqs=1)
     never_sure = ExitParams(threshold=1.0)

@@ -7,7 +7,10 @@ import numpy as np
 import pytest
 from hypothesis import Phase, given, settings
 
-from offramp.exits.pack import Base, ExitPack, ExitSpec
+from offramp.engine.scheduler import prefix_limit
+from offramp.engine.sequence import Sequence
+from offramp.exits.pack import Base, ExitPack, ExitSpec, static_exits
+from offramp.types.sampling import SamplingParams
 from tests.engine.driver import check_outcome, expectations, paged_executor, run_workload
 from tests.engine.subjects import SUBJECTS
 from tests.engine.test_schedule_independence import HASHES, QUICK
@@ -48,6 +51,18 @@ def test_every_output_is_that_of_its_request_alone(kind: str, workload: Workload
     sizes = {"block_size": workload.block_size, "num_blocks": workload.num_blocks}
     executor = make_executor(kind, SPEC, DictSource(WEIGHTS), PACK, **sizes)
     check_outcome(run_workload(executor, workload), expectations(MODEL, workload))
+
+
+@pytest.mark.parametrize(("shape_of", "own"), [(PACK, 1), (None, 0)])
+def test_the_state_before_the_live_token_lies_in_no_block_that_others_share(
+    shape_of: ExitPack | None, own: int
+) -> None:
+    exits = shape_of or static_exits([3], SPEC.num_layers)
+    executor = make_executor("torch", SPEC, DictSource(WEIGHTS), exits, block_size=4, num_blocks=8)
+    sequence = Sequence(0, [5, 6, 7], SamplingParams(), 0, executor.shape)
+    assert prefix_limit(sequence) == sequence.live == 2
+    sequence.choose(sequence.top, 8, None)
+    assert prefix_limit(sequence) == sequence.live - own == 3 - own
 
 
 def test_a_past_that_a_preemption_forgets_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -62,6 +62,13 @@ def test_refused_options(toy: Toy, monkeypatch: pytest.MonkeyPatch) -> None:
         assert error.value.message == message
 
 
+def test_a_store_beyond_memory_is_refused(toy: Toy) -> None:
+    most = 2**31 - 1
+    with pytest.raises(InvalidParameter, match=f" of {most * most} tokens .*cannot be had") as error:
+        toy.executor(block_size=most, num_blocks=most)
+    assert error.value.param == "kv_tokens" and error.value.hint is not None
+
+
 def test_the_fingerprint_of_the_final_norm_tells_models_apart(toy: Toy) -> None:
     norm = toy.source.arrays["model.norm.weight"]
     good = ExitPack("x", Base(4, 32, 97, fingerprint=norm_fingerprint(norm)), (ExitSpec(2),))

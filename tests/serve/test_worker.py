@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, cast
 
@@ -48,18 +48,30 @@ def test_a_step_that_breaks_off_ends_whom_it_moved(llm: LLM, name: str, capfd: p
     assert len(running.tokens(2)) == 8
 
 
-class Raising:
-    """A criterion that raises when it has to judge."""
+class Faulty:
+    """A criterion that does not do what one has to: `say` is given how many tokens it is to judge."""
 
-    name: ClassVar[str] = "raising"
+    name: ClassVar[str] = "faulty"
     needs: ClassVar[frozenset[Any]] = frozenset()
     reads_token: ClassVar[bool] = False
 
-    def confidence(self, rows: Sequence[Signals]) -> list[float | None]:
-        raise ZeroDivisionError("no confidence")
+    def __init__(self, say: Callable[[int], Any]) -> None:
+        self.say = say
+
+    def confidence(self, rows: Sequence[Signals]) -> Any:
+        return self.say(len(rows))
 
 
-def test_a_criterion_that_raises_ends_only_those_who_brought_it(llm: LLM) -> None:
+@pytest.mark.parametrize(
+    ("say", "says"),
+    [
+        (lambda count: count / 0, "ZeroDivisionError('division by zero')"),
+        (lambda count: [], "ValueError('the criterion said 0 confidences about 1 tokens')"),
+        (lambda count: [0.5] * (count + 1), "ValueError('the criterion said 2 confidences about 1 tokens')"),
+        (lambda count: ["sure"] * count, "ValueError(\"could not convert string to float: 'sure'\")"),
+    ],
+)
+def test_a_criterion_at_fault_ends_only_those_who_brought_it(llm: LLM, say: Callable[[int], Any], says: str) -> None:
     healthy = [
         job(PROMPT, 0, max_tokens=20, ignore_eos=True),
         job((70, 71), 2, max_tokens=20, ignore_eos=True, exit=ExitParams(threshold=0.2)),
@@ -69,12 +81,12 @@ def test_a_criterion_that_raises_ends_only_those_who_brought_it(llm: LLM) -> Non
     alone.finish()
     running = AtWork(llm)
     running.submit(healthy[0], healthy[1], job((80,), 3, max_tokens=20, ignore_eos=True, exit="lossless"))
-    running.engine.sequences[max(running.engine.sequences)].criterion = Raising()
+    running.engine.sequences[max(running.engine.sequences)].criterion = Faulty(say)
     running.finish()
     assert [running.tokens(number) for number in (0, 1)] == [alone.tokens(number) for number in (0, 1)]
     last = running.pieces(2)[-1]
     assert (last.finish_reason, len(running.tokens(2))) == ("error", 1)
-    assert last.error == "a step of the engine broke off: ZeroDivisionError('no confidence')"
+    assert last.error == f"a step of the engine broke off: {says}"
 
 
 def test_an_engine_that_cannot_plan_is_not_trusted(llm: LLM, monkeypatch: pytest.MonkeyPatch) -> None:
