@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 from pathlib import Path
 
@@ -31,6 +32,19 @@ def test_a_file_placed_by_hand_is_checked_once(tmp_path: Path) -> None:
     path.write_bytes(CONTENT)
     assert is_intact(path, ARTIFACT)
     assert (tmp_path / "w.gguf.sha256").read_text() == ARTIFACT.sha256 + "\n"
+
+
+@pytest.mark.parametrize("number", [errno.EROFS, errno.EACCES, errno.ENOENT])
+def test_where_no_marker_can_be_written_the_file_is_intact_all_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, number: int
+) -> None:
+    def refuse(*_: object) -> None:
+        raise OSError(number, "no")
+
+    path = tmp_path / ARTIFACT.name
+    path.write_bytes(CONTENT)
+    monkeypatch.setattr("os.replace", refuse)
+    assert is_intact(path, ARTIFACT) and [*tmp_path.iterdir()] == [path]
 
 
 def test_a_marked_file_is_not_read_again(tmp_path: Path) -> None:

@@ -22,6 +22,10 @@ from offramp.models.shipped import FOLDER, shipped_models
 from tests.models.real import smollm2
 
 
+class TransportError(Exception):
+    """As the hub's client has from its library: no `OSError`."""
+
+
 def refusal(model: str, error: type[OfframpError] = ModelNotFound) -> OfframpError:
     with pytest.raises(error) as caught:
         resolve(model)
@@ -109,12 +113,14 @@ def test_an_id_is_downloaded_without_what_is_not_needed(tmp_path: Path, monkeypa
     assert hub.asked == ("owner/name", list(HUB_FILES))
 
 
-@pytest.mark.parametrize("cause", [LocalEntryNotFoundError("x"), OfflineModeIsEnabled("x"), OSError("x")])
+@pytest.mark.parametrize(
+    "cause", [LocalEntryNotFoundError("x"), OfflineModeIsEnabled("x"), OSError("x"), TransportError("x")]
+)
 def test_an_unreachable_hub_is_a_failed_download(cause: Exception, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(huggingface_hub, "snapshot_download", Hub(cause))
     error = refusal("owner/name", DownloadError)
     assert error.message == (
-        "no folder `owner/name` here, and the Hugging Face hub could not be reached to download it"
+        "no folder `owner/name` here, and the Hugging Face hub could not be reached to download it: x"
     )
     assert error.hint == "check the network, or copy the model's folder here and give its path"
 

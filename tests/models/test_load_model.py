@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import transformers
+from safetensors.torch import save_file
 
 from offramp.errors import WeightsError
 from offramp.models import FAMILIES, inverse_frequencies, load_model
@@ -39,6 +40,19 @@ def test_a_gguf_file_loads(tmp_path: Path, family: str, tied: bool) -> None:
     loaded = load_model(str(save_gguf(tmp_path / "toy.gguf", model, family)))
     assert (loaded.name, loaded.spec.family, loaded.spec.tie_word_embeddings) == ("toy", family, tied)
     assert_same_weights(loaded.weights, model, but=("lm_head.weight",) if tied else ())
+
+
+def test_a_head_that_is_said_to_be_tied_and_is_not_is_the_head(tmp_path: Path) -> None:
+    model = save_model(tmp_path, tie_word_embeddings=True)
+    tensors = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for head, tied in ((tensors["model.embed_tokens.weight"].clone(), True), (tensors["lm_head.weight"] + 1, False)):
+        save_file({**tensors, "lm_head.weight": head}, tmp_path / "model.safetensors")
+        loaded = load_model(str(tmp_path))
+        assert loaded.spec.tie_word_embeddings == tied
+        np.testing.assert_array_equal(loaded.weights.load("lm_head.weight"), head.numpy())
+    save_file({**tensors, "lm_head.weight": tensors["lm_head.weight"][1:].clone()}, tmp_path / "model.safetensors")
+    with pytest.raises(WeightsError, match=r"tensor `lm_head.weight` in .* has shape"):
+        load_model(str(tmp_path))
 
 
 def test_both_formats_give_the_same_specification(tmp_path: Path) -> None:
@@ -94,7 +108,7 @@ def test_the_real_model_loads_as_its_card_says() -> None:
     spec = load_model("smollm2-135m").spec
     assert (spec.num_layers, spec.hidden_size, spec.num_heads, spec.num_kv_heads) == (30, 576, 9, 3)
     assert (spec.vocab_size, spec.max_model_len, spec.rope.theta) == (49152, 8192, 100_000.0)
-    assert (spec.tie_word_embeddings, spec.eos_token_ids, spec.bos_token_id) == (True, (2,), 1)
+    assert (spec.tie_word_embeddings, spec.eos_token_ids, spec.bos_token_id) == (True, (2, 0), 1)
 
 
 @pytest.mark.full

@@ -40,6 +40,18 @@ def test_an_end_of_turn_token_ends_too() -> None:
     assert spec_from_gguf(values, SHAPES).eos_token_ids == (0, 5)
 
 
+def test_control_tokens_that_say_so_end_too() -> None:
+    texts = ["<s>", "a", "<|endoftext|>", "<|eot_id|>", "<|eom_id|>", "<|im_end|>"]
+    values = {
+        **metadata(),
+        "tokenizer.ggml.eos_token_id": 3,
+        "tokenizer.ggml.eom_token_id": 4,
+        "tokenizer.ggml.tokens": texts,
+        "tokenizer.ggml.token_type": [3, 1, 3, 3, 3, 1],
+    }
+    assert spec_from_gguf(values, SHAPES).eos_token_ids == (3, 4, 2)
+
+
 def test_rope_scaling_is_read() -> None:
     values = metadata(rope__scaling__type="yarn", rope__scaling__factor=4.0, rope__scaling__original_context_length=8)
     rope = spec_from_gguf(values, SHAPES).rope
@@ -48,6 +60,11 @@ def test_rope_scaling_is_read() -> None:
 
 def test_rope_scaling_in_its_old_spelling_is_linear() -> None:
     rope = spec_from_gguf(metadata(rope__scale_linear=2.0), SHAPES).rope
+    assert (rope.rope_type, rope.factor) == ("linear", 2.0)
+
+
+def test_rope_scaling_by_a_factor_alone_is_linear() -> None:
+    rope = spec_from_gguf(metadata(rope__scaling__factor=2.0), SHAPES).rope
     assert (rope.rope_type, rope.factor) == ("linear", 2.0)
 
 

@@ -63,6 +63,14 @@ def test_old_and_new_spellings_of_rope_agree(key: str) -> None:
     assert spec_from_hf(old).rope == spec_from_hf(new).rope
 
 
+@pytest.mark.parametrize("key", ["type", "rope_type"])
+def test_an_extension_of_the_context_counts_beside_the_parameters_it_was_added_to(key: str) -> None:
+    saved = {"rope_parameters": {"rope_type": "default", "rope_theta": 5e5}}
+    added = {key: "yarn", "factor": 4.0, "original_max_position_embeddings": 8}
+    rope = spec_from_hf({**MINIMAL, **saved, "rope_scaling": added}).rope
+    assert (rope.rope_type, rope.theta, rope.factor, rope.original_max_len) == ("yarn", 5e5, 4.0, 8)
+
+
 def test_yarn_without_a_factor_takes_the_ratio_of_contexts() -> None:
     scaling = {"rope_type": "yarn", "original_max_position_embeddings": 8}
     assert spec_from_hf({**MINIMAL, "rope_scaling": scaling}).rope.factor == 4.0
@@ -78,6 +86,9 @@ def test_yarn_without_a_factor_takes_the_ratio_of_contexts() -> None:
         ({"model_type": "qwen2", "sliding_window": 4}, None, ()),
         ({"model_type": "qwen2", "sliding_window": 4, "use_sliding_window": True, "max_window_layers": 1}, 4, (1,)),
         ({"model_type": "qwen3", "sliding_window": 4, "use_sliding_window": True, "max_window_layers": 2}, None, ()),
+        ({"model_type": "qwen2", "use_sliding_window": True, "max_window_layers": 1}, 4096, (1,)),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": None}, None, ()),
+        ({"model_type": "qwen2", "use_sliding_window": True, "sliding_window": 4}, None, ()),
         (
             {
                 "model_type": "qwen3",

@@ -25,6 +25,9 @@ BLOCKS = """
     {% endfor %}
 {{ bos_token }}{{ eos_token }}{% if tools %}tools{% endif %}
 """
+MARKED = """{% for m in messages %}[{{ m.role }}]{% if m.role == "user" %}{% generation %}
+  {{ m.content }}{% if loop.first %}first{% endif %}
+{% endgeneration %}{% endif %}{% endfor %}"""
 CHAT = [{"role": "system", "content": "Be brief."}, {"role": "user", "content": " é <b>'hi' "}]
 
 
@@ -32,7 +35,7 @@ def tokenizer(template: str | None) -> Tokenizer:
     return Tokenizer(byte_level(), bos="<|start|>", eos="<|end|>", chat_template=template)
 
 
-@pytest.mark.parametrize("template", [CHATML, BLOCKS], ids=["chatml", "blocks"])
+@pytest.mark.parametrize("template", [CHATML, BLOCKS, MARKED], ids=["chatml", "blocks", "marked"])
 @pytest.mark.parametrize("generate", [True, False])
 def test_rendering_equals_transformers(template: str, generate: bool) -> None:
     reference = cast(Any, PreTrainedTokenizerFast)(

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import pytest
 from hypothesis import example, given, settings
@@ -17,8 +17,8 @@ TOKENIZERS = {make.__name__: Tokenizer(make()) for make in BACKENDS}
 KINDS = pytest.mark.parametrize("tokenizer", TOKENIZERS.values(), ids=TOKENIZERS.keys())
 
 
-def stream(tokenizer: Tokenizer, ids: list[int], skip: bool = True) -> list[str]:
-    detokenizer = Detokenizer(tokenizer, skip)
+def stream(tokenizer: Tokenizer, ids: list[int], skip: bool = True, after: Sequence[int] = ()) -> list[str]:
+    detokenizer = Detokenizer(tokenizer, skip, after)
     return [*(detokenizer.push(token) for token in ids), detokenizer.finish()]
 
 
@@ -56,6 +56,22 @@ def test_byte_fallback_comes_with_the_token_after_it() -> None:
 def test_a_word_comes_with_its_space_but_for_the_first() -> None:
     tokenizer = TOKENIZERS["unigram"]
     assert stream(tokenizer, tokenizer.encode("the a bé")) == ["the", " a", " b", "é", "", ""]
+
+
+@KINDS
+@given(text=st.text(), cut=st.integers(0, 20))
+@example(text="the  a 日本 bé", cut=1)
+def test_behind_other_tokens_it_is_what_they_have_more_together(tokenizer: Tokenizer, text: str, cut: int) -> None:
+    ids = tokenizer.encode(text)
+    before = tokenizer.decode(ids[:cut])
+    if not before.endswith("\ufffd"):
+        assert before + "".join(stream(tokenizer, ids[cut:], after=ids[:cut])) == tokenizer.decode(ids)
+
+
+def test_the_first_word_keeps_its_space_behind_a_prompt() -> None:
+    tokenizer = TOKENIZERS["unigram"]
+    the, a = tokenizer.encode("the a bé")[:2]
+    assert stream(tokenizer, [a], after=[the]) == [" a", ""] and stream(tokenizer, [a]) == ["a", ""]
 
 
 def test_text_is_emitted_without_delay() -> None:

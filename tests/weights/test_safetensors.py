@@ -66,6 +66,13 @@ def test_shards_are_one_source(tmp_path: Path) -> None:
     assert [file.name for file in weights.files] == ["model-1.safetensors", "model-2.safetensors"]
 
 
+def test_a_single_file_counts_before_an_index_that_was_left_there(tmp_path: Path) -> None:
+    save_file({"a": torch.ones(2)}, tmp_path / "model.safetensors")
+    index = {"weight_map": {"b": "model-00001-of-00001.safetensors"}}
+    (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
+    assert SafetensorsWeights(tmp_path).shapes() == {"a": (2,)}
+
+
 def test_a_tensor_in_two_shards_is_refused(tmp_path: Path) -> None:
     for name in ("1.safetensors", "2.safetensors"):
         save_file({"a": torch.ones(2), name: torch.ones(1)}, tmp_path / name)

@@ -6,13 +6,13 @@ its 6-bit type does not fit); vectors stay float32. Files are kept in the cache 
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from offramp.files import draft_of
 from offramp.models import cache_dir
 
 KINDS = {"q4_0": "Q4_0", "q4_1": "Q4_1", "q8_0": "Q8_0", "f16": "F16", "f32": "F32"}
@@ -27,12 +27,8 @@ def requantized(source: Path, identity: str, precision: str, report: Report = la
     if not path.is_file():
         report(f"writing {path.name}")
         path.parent.mkdir(parents=True, exist_ok=True)
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        try:
+        with draft_of(path) as draft:
             _write(source, draft, KINDS[precision])
-            os.replace(draft, path)
-        finally:
-            draft.unlink(missing_ok=True)
     return path
 
 

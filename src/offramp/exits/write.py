@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import Any
 
 from offramp.exits.pack import Base, ExitSpec
 from offramp.exits.trunk import FILE
+from offramp.files import replace_file
 from offramp.types.exits import ExitParams
 from offramp.weights.eight_bits import eight_bits_bytes
 from offramp.weights.source import Array
@@ -64,16 +64,6 @@ def params_json(params: ExitParams) -> dict[str, Any]:
     if isinstance(params.threshold, Mapping):
         said["threshold"] = {str(layer): value for layer, value in params.threshold.items()}
     return said
-
-
-def replace_file(path: Path, content: bytes) -> None:
-    """Write a file so that whoever reads at the same time sees the old one or the new one whole."""
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        draft.write_bytes(content)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 def _said(value: Base | ExitSpec | ExitParams) -> dict[str, Any]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import Any
 
 from offramp.exits.calibration import DISAGREEMENT, Calibration, CalibrationKey
-from offramp.exits.write import params_json, replace_file
+from offramp.exits.write import params_json
+from offramp.files import replace_file
 from offramp.types.exits import ExitParams
 
 FORMAT = 1

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections import abc
+
 from offramp.engine.accounting import report
 from offramp.engine.request import StopCheck, TokenEvent
 from offramp.engine.sequence import Sequence
@@ -21,10 +23,11 @@ class Record:
         sampling: SamplingParams,
         stop_ids: frozenset[int],
         stop_check: StopCheck | None = None,
+        after: abc.Sequence[int] = (),
     ) -> None:
         self.index = index
         self._stop_check = stop_check
-        self._detokenizer = Detokenizer(tokenizer)
+        self._detokenizer = Detokenizer(tokenizer, after=after)
         self._stop = StopStrings(sampling.stop)
         self._stop_ids = stop_ids
         self._stopped = False

@@ -111,7 +111,8 @@ class Session:
         shape = self.engine.executor.shape
         stop_ids = () if sampling.ignore_eos else shape.eos_token_ids
         ends = frozenset((*stop_ids, *sampling.stop_token_ids))
-        records = [Record(i, self.tokenizer, sampling, ends, stop_check) for i in range(sampling.n)]
+        before = prompt if shape.encoder is None else ()
+        records = [Record(i, self.tokenizer, sampling, ends, stop_check, before) for i in range(sampling.n)]
         params = resolve_dial(exit, self.pack, self.key)
         checks = [record.push_token for record in records]
         schema = sampling.json_schema

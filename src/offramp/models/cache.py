@@ -5,8 +5,11 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple, Protocol
+
+from offramp.files import replace_file
 
 CHUNK_BYTES = 1 << 20
 
@@ -53,14 +56,9 @@ def is_intact(path: Path, artifact: Artifact) -> bool:
 
 
 def mark_intact(path: Path, artifact: Artifact) -> None:
-    """Record that the checksum of `path` was verified; atomic, and silent where the folder is read-only."""
-    marker = _marker(path)
-    draft = marker.with_name(f"{marker.name}.{os.getpid()}")
-    try:
-        draft.write_text(artifact.sha256 + "\n", encoding="utf-8")
-        os.replace(draft, marker)
-    except PermissionError:
-        return
+    """Record that the checksum of `path` was verified, which saves time the next time; silent where that cannot be."""
+    with suppress(OSError):
+        replace_file(_marker(path), f"{artifact.sha256}\n".encode())
 
 
 def sha256_of(path: Path) -> str:

@@ -34,6 +34,12 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 """Keys (after the architecture's prefix) that change the arithmetic -> the values that do not."""
 
 
+CONTROL = 3
+"""The type of tokens that are no text."""
+
+END_TEXTS = frozenset({"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"})
+
+
 def spec_from_gguf(
     metadata: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]], rope_divisors: tuple[float, ...] = ()
 ) -> ModelSpec:
@@ -64,7 +70,6 @@ def spec_from_gguf(
     fields.refuse({"attention.value_length": (head_dim,), "rope.dimension_count": (head_dim,)})
     if fields.integer("attention.sliding_window", max_model_len) < max_model_len:
         fields.refuse({"attention.sliding_window": (0,)})
-    eos = general.token_ids("tokenizer.ggml.eos_token_id") + general.token_ids("tokenizer.ggml.eot_token_id")
     return ModelSpec(
         family=ARCHITECTURES[arch],
         num_layers=fields.integer("block_count"),
@@ -82,9 +87,20 @@ def spec_from_gguf(
         attention_output_bias="model.layers.0.self_attn.o_proj.bias" in shapes,
         mlp_bias="model.layers.0.mlp.gate_proj.bias" in shapes,
         qk_norm=arch == "qwen3",
-        eos_token_ids=tuple(dict.fromkeys(eos)),
+        eos_token_ids=_ends(general),
         bos_token_id=next(iter(general.token_ids("tokenizer.ggml.bos_token_id")), None),
     )
+
+
+def _ends(general: Fields) -> tuple[int, ...]:
+    """The tokens that end an output: those the metadata name, and control tokens whose text says so, as in llama.cpp:
+    a file names one or two, where `generation_config.json` lists all."""
+    named = [i for kind in ("eos", "eot", "eom") for i in general.token_ids(f"tokenizer.ggml.{kind}_token_id")]
+    texts, kinds = (general.values.get(f"tokenizer.ggml.{key}") for key in ("tokens", "token_type"))
+    if isinstance(texts, list) and isinstance(kinds, list):
+        pairs = enumerate(zip(texts, kinds, strict=False))
+        named += [i for i, (text, kind) in pairs if kind == CONTROL and text in END_TEXTS]
+    return tuple(dict.fromkeys(named))
 
 
 def spec_of_gguf(weights: GGUFWeights) -> ModelSpec:
@@ -95,7 +111,7 @@ def spec_of_gguf(weights: GGUFWeights) -> ModelSpec:
 def _rope(fields: Fields, divisors: tuple[float, ...]) -> RopeSpec:
     theta = fields.number("rope.freq_base", 10_000.0)
     legacy = fields.number("rope.scale_linear", 0.0)
-    name = fields.text("rope.scaling.type", "linear" if legacy else "none")
+    name = fields.text("rope.scaling.type", "linear" if legacy or fields.has("rope.scaling.factor") else "none")
     if name not in ("linear", "yarn"):
         rope_type = "default" if name == "none" else name
         return RopeSpec(theta=theta, rope_type=rope_type, divisors=divisors)  # type: ignore[arg-type]

@@ -30,9 +30,10 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
 }
 """Keys that change the arithmetic -> the values that do not."""
 
-MISTRAL_WINDOW = 4096
+WINDOW, FULL_LAYERS = 4096, 28
 QWEN3_HEAD_DIM = 128
-"""What Transformers takes where a Mistral file leaves out `sliding_window`, or a Qwen3 file `head_dim`."""
+"""What Transformers takes where a file leaves out `sliding_window`, a Qwen file `max_window_layers`, or a Qwen3 file
+`head_dim`."""
 
 
 def spec_from_hf(config: Mapping[str, Any], generation_config: Mapping[str, Any] | None = None) -> ModelSpec:
@@ -90,10 +91,10 @@ def _sliding(fields: Fields, family: Family, num_layers: int) -> tuple[int | Non
     """The window and the layers it applies to: all for Mistral, those the Qwen switches select."""
     if family == "llama":
         return None, ()
+    null = "sliding_window" in fields.values and not fields.has("sliding_window")
     if family == "mistral":
-        null = "sliding_window" in fields.values and not fields.has("sliding_window")
-        return (None, ()) if null else (fields.integer("sliding_window", MISTRAL_WINDOW), tuple(range(num_layers)))
-    if not fields.flag("use_sliding_window", False) or not fields.has("sliding_window"):
+        return (None, ()) if null else (fields.integer("sliding_window", WINDOW), tuple(range(num_layers)))
+    if null or not fields.flag("use_sliding_window", False):
         return None, ()
     if fields.has("layer_types"):
         kinds = fields.values["layer_types"]
@@ -105,17 +106,20 @@ def _sliding(fields: Fields, family: Family, num_layers: int) -> tuple[int | Non
             )
         layers = tuple(layer for layer, kind in enumerate(kinds) if kind == "sliding_attention")
     else:
-        layers = tuple(range(fields.integer("max_window_layers"), num_layers))
-    return (fields.integer("sliding_window"), layers) if layers else (None, ())
+        layers = tuple(range(fields.integer("max_window_layers", FULL_LAYERS), num_layers))
+    return (fields.integer("sliding_window", WINDOW), layers) if layers else (None, ())
 
 
 def _rope(fields: Fields) -> RopeSpec:
-    """From `rope_parameters` (Transformers 5), or from `rope_theta` and `rope_scaling`."""
-    key = "rope_parameters" if fields.has("rope_parameters") else "rope_scaling"
-    values = fields.values.get(key) or {}
-    if not isinstance(values, Mapping):
-        raise WeightsError(f"`{key}` in config.json must be an object, not {values!r}")
-    rope = Fields(values, f"`{key}` of config.json")
+    """From `rope_parameters` (Transformers 5), or from `rope_theta` and `rope_scaling`; what the latter says counts
+    where there are both, as when somebody extends the context of a model that was saved anew."""
+    said: dict[str, Any] = {}
+    for key in ("rope_parameters", "rope_scaling"):
+        values = fields.values.get(key) or {}
+        if not isinstance(values, Mapping):
+            raise WeightsError(f"`{key}` in config.json must be an object, not {values!r}")
+        said |= {"rope_type": values["type"], **values} if "type" in values else values
+    rope = Fields(said, f"`{'rope_scaling' if fields.has('rope_scaling') else 'rope_parameters'}` of config.json")
     rope.refuse({"partial_rotary_factor": (1,), "mrope_section": ()})
     rope_type = rope.text("rope_type", rope.text("type", "default"))
     theta = rope.number("rope_theta", fields.number("rope_theta", 10_000.0))

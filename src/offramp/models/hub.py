@@ -82,9 +82,7 @@ def _from_hub(model: str) -> ModelFiles:
     import huggingface_hub
     from huggingface_hub.errors import (
         GatedRepoError,
-        HfHubHTTPError,
         HFValidationError,
-        LocalEntryNotFoundError,
         RepositoryNotFoundError,
     )
 
@@ -99,9 +97,9 @@ def _from_hub(model: str) -> ModelFiles:
             f"no folder `{model}` here and no public model of that id on the Hugging Face hub",
             hint="check the spelling; private models need `hf auth login`",
         ) from error
-    except (LocalEntryNotFoundError, HfHubHTTPError, OSError) as error:
+    except Exception as error:  # of the network, in the classes of whichever library the hub's client uses
         raise DownloadError(
-            f"no folder `{model}` here, and the Hugging Face hub could not be reached to download it",
+            f"no folder `{model}` here, and the Hugging Face hub could not be reached to download it: {error}",
             hint="check the network, or copy the model's folder here and give its path",
         ) from error
     return ModelFiles(model, "hf", _folder(model, path).path)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from offramp.errors import Unsupported, WeightsError
 from offramp.models.cache import Progress
 from offramp.models.from_gguf import spec_of_gguf
@@ -94,8 +96,20 @@ def open_model(files: ModelFiles) -> tuple[Spec, WeightSource]:
         plain = None if config.get("model_type") == "t5" else spec_from_hf(config, generating)
         weights = SafetensorsWeights(files.path)
         spec = plain or t5_spec_from_hf(config, weights.shapes(), generating)
+        if isinstance(spec, ModelSpec) and spec.tie_word_embeddings and _has_own_head(weights):
+            spec = replace(spec, tie_word_embeddings=False)
     check_tensors(spec, weights)
     return spec, weights
+
+
+def _has_own_head(weights: WeightSource) -> bool:
+    """Whether there is an LM head that is not the embedding: a model trained further may say that they are tied when
+    they no longer are. Transformers 5 looks, too."""
+    head, embedding = "lm_head.weight", "model.embed_tokens.weight"
+    shapes = weights.shapes()
+    if head not in shapes or embedding not in shapes:
+        return False
+    return shapes[head] != shapes[embedding] or not np.array_equal(weights.load(head), weights.load(embedding))
 
 
 def _read_json(path: Path) -> dict[str, Any]:

@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import codecs
+from collections.abc import Sequence
 
 from offramp.tokenizer.tokenizer import Tokenizer
+
+LONGEST = 16
+"""Tokens of the text before that are looked at."""
 
 
 class Detokenizer:
     """Turns tokens into text one at a time, in constant time per token.
 
-    What `push` returned, joined, followed by `finish()`, equals `tokenizer.decode` of all the tokens. No half
+    What `push` returned, joined, followed by `finish()`, equals `tokenizer.decode` of all the tokens; where they go on
+    from others, `after`, it is what the text of both has more than theirs: a first word keeps its space. No half
     character is ever emitted:
 
     * byte-level vocabularies: an incremental UTF-8 decoder over the tokens' bytes keeps what is incomplete;
@@ -19,12 +24,22 @@ class Detokenizer:
       invalid byte changes how the whole run is decoded.
     """
 
-    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True) -> None:
+    def __init__(self, tokenizer: Tokenizer, skip_special_tokens: bool = True, after: Sequence[int] = ()) -> None:
         self._tokenizer = tokenizer
         self._skip = skip_special_tokens
         self._utf8 = codecs.getincrementaldecoder("utf-8")("replace")
-        self._window: list[int] = []
-        self._shown = ""
+        self._window = self._context(after)
+        self._shown = self._decode()
+
+    def _context(self, after: Sequence[int]) -> list[int]:
+        """What of `after` has a say in the text that follows: the last token, or the last character in bytes."""
+        known = [] if self._tokenizer.is_byte_level else after[-LONGEST:]
+        known = [token for token in known if self._tokenizer.piece(token) is not None]
+        start = len(known) - 1
+        while start > 0 and self._tokenizer.is_byte(known[start]):
+            start -= 1
+        window = list(known[max(start, 0) :])
+        return [] if self._tokenizer.decode(window).endswith("\ufffd") else window
 
     def push(self, token: int) -> str:
         """The text that `token` makes certain; often its own, sometimes none."""

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from offramp.errors import InvalidParameter
-from offramp.exits.write import replace_file
+from offramp.files import replace_file
 from offramp.tune.samples import check_same
 
 

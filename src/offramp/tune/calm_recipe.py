@@ -19,7 +19,8 @@ from offramp.errors import InvalidParameter
 from offramp.executors.torch.executor import find_device
 from offramp.exits.pack import Base, ExitSpec, check_layers, norm_fingerprint
 from offramp.exits.read import read_pack
-from offramp.exits.write import replace_file, write_pack
+from offramp.exits.write import write_pack
+from offramp.files import replace_file
 from offramp.models import T5Spec, resolve
 from offramp.tokenizer import tokenizer_from_folder
 from offramp.tune.begin import begin

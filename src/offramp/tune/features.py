@@ -26,7 +26,7 @@ import numpy as np
 import numpy.typing as npt
 
 from offramp.errors import InvalidParameter
-from offramp.exits.write import replace_file
+from offramp.files import replace_file
 from offramp.tune.report import Meter
 from offramp.tune.samples import Sample, check_same
 from offramp.tune.trunk import Floats, LmHead, Tokens, Trunk, groups, num_blocks

@@ -7,7 +7,8 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 
-from offramp.exits.write import replace_file, write_pack
+from offramp.exits.write import write_pack
+from offramp.files import replace_file
 from offramp.tune.card import model_card
 from offramp.tune.choose import Plan, candidate_layers
 from offramp.tune.curves import PRECISIONS

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from typing import Any
 
 from offramp.exits.read import read_pack
-from offramp.exits.write import replace_file, write_pack
+from offramp.exits.write import write_pack
+from offramp.files import replace_file
 from offramp.tune.card import model_card
 from offramp.tune.choose import Plan
 from offramp.tune.curves import PRECISIONS

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import os
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
@@ -13,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from offramp.files import draft_of
 from offramp.tune.report import Meter
 from offramp.tune.settings import TrainSettings
 
@@ -124,9 +124,8 @@ class Loop(ABC):
             "kept": self._kept,
             "optimizer": self._optimizer.state_dict(),
         }
-        draft = path.with_name(f"{path.name}.{os.getpid()}")
-        torch.save(state, draft)
-        os.replace(draft, path)
+        with draft_of(path) as draft:
+            torch.save(state, draft)
 
     def _load(self, path: Path) -> None:
         state = torch.load(path, map_location="cpu", weights_only=True)

@@ -7,7 +7,8 @@ from dataclasses import replace
 
 from offramp.errors import InvalidParameter
 from offramp.exits.read import read_pack
-from offramp.exits.write import replace_file, write_pack
+from offramp.exits.write import write_pack
+from offramp.files import replace_file
 from offramp.tune.card import model_card
 from offramp.tune.curves import curve_of
 from offramp.tune.heads import Head

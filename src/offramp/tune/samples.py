@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from offramp.errors import InvalidParameter
-from offramp.exits.write import replace_file
+from offramp.files import replace_file
 
 HELD_OUT = 20
 """One sample of this many is held out of training."""

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from offramp.exits.write import replace_file
+from offramp.files import replace_file
 from offramp.models import T5Spec, expected_tensors, open_model, resolve
 from offramp.tune.t5_shape import END, PAD, trainable
 from offramp.tune.t5_tokenizer import write_tokenizer

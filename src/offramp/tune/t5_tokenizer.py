@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from offramp.errors import InvalidParameter
-from offramp.exits.write import replace_file
+from offramp.files import replace_file
 from offramp.tune.t5_shape import END, PAD
 
 SPECIAL = {PAD: "<pad>", END: "</s>"}

@@ -15,8 +15,10 @@ INDEX = "model.safetensors.index.json"
 
 
 class SafetensorsWeights:
-    """The weights of a folder in Hugging Face form: `model.safetensors`, or the shards its index names. Matrices may be
-    in 8 bits (`offramp.weights.eight_bits`), and are then to be had as blocks.
+    """The weights of a folder in Hugging Face form: `model.safetensors`, or the shards its index names.
+
+    An index beside the single file is left from an earlier save, as in Transformers. Matrices may be in 8 bits
+    (`offramp.weights.eight_bits`), and are then to be had as blocks.
 
     Raises:
         WeightsError: no weight file in the folder, or a file or index that is corrupt.
@@ -24,10 +26,10 @@ class SafetensorsWeights:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
-        if (folder / INDEX).is_file():
+        if (folder / SINGLE).is_file():
+            self._files: tuple[EightBitsFile, ...] = (EightBitsFile(folder / SINGLE),)
+        elif (folder / INDEX).is_file():
             self._files = _shards(folder)
-        elif (folder / SINGLE).is_file():
-            self._files = (EightBitsFile(folder / SINGLE),)
         else:
             raise WeightsError(
                 f"`{folder}` holds no weights; looked for `{SINGLE}` and `{INDEX}`",

@@ -31,6 +31,7 @@ from offramp.executors.native.layout import Bytes, PackedMatrix, WeightType, all
 from offramp.executors.native.matrices import MatrixPlan
 from offramp.executors.native.pack import EXACT, in_parallel, lay_out, pack_model
 from offramp.executors.native.packed_files import limit_gb, mark_used, packed_path, prune
+from offramp.files import draft_of
 from offramp.weights.source import WeightSource, fingerprint
 
 FORMAT = 1
@@ -119,14 +120,9 @@ def write_packed(
     text = json.dumps(header).encode()
     head = MAGIC + hashlib.sha256(text).digest() + len(text).to_bytes(8, "little") + text
     path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_name(f"{path.name}.{os.getpid()}")
-    try:
-        with draft.open("wb") as file:
-            file.write(head.ljust(round_up(len(head), PAGE), b"\0"))
-            file.write(memory.data)
-        os.replace(draft, path)
-    finally:
-        draft.unlink(missing_ok=True)
+    with draft_of(path) as draft, draft.open("wb") as file:
+        file.write(head.ljust(round_up(len(head), PAGE), b"\0"))
+        file.write(memory.data)
 
 
 def _expected_header(plans: Sequence[MatrixPlan], offsets: Sequence[int], identity: str) -> dict[str, Any]:
