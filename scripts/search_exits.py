@@ -131,9 +131,13 @@ def search(
         done = known.setdefault(key, {})
         with ThreadPoolExecutor(jobs) as pool:
             waiting = {pool.submit(run, int(key), name): name for name in names if name not in done}
-            for future in as_completed(waiting):
-                done[waiting[future]] = future.result()
-                yield key, waiting[future]
+            try:
+                for future in as_completed(waiting):
+                    done[waiting[future]] = future.result()
+                    yield key, waiting[future]
+            except BaseException:
+                pool.shutdown(wait=False, cancel_futures=True)  # or it would begin with all that wait
+                raise
         names = halve({name: done[name]["price"] for name in names if "price" in done[name]})
 
 

@@ -62,7 +62,7 @@ def test_a_file_that_cannot_be_written_leaves_nothing(source: Path, monkeypatch:
     def fail(*_: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("offramp.bench.gguf_files.os.replace", fail)
+    monkeypatch.setattr("os.replace", fail)
     with pytest.raises(OSError, match="disk full"):
         requantized(source, "a" * 64, "q8_0")
     assert list((source.parent / "cache" / "bench").iterdir()) == []

@@ -152,9 +152,35 @@ def test_a_run_goes_on_where_it_stopped(toy: Toy, tmp_path: Path, monkeypatch: p
     second = run(toy, tmp_path, grid, resume=True)
     assert stretches == [3] * 2 * (len(toy.ways) + 4)
     assert [c.to_dict() for c in second.cells[: len(first.cells)]] == [c.to_dict() for c in first.cells]
-    assert second.capacity == first.capacity
+    assert second.capacity is None  # nobody asked for arrivals
     stretches.clear()
     assert run(toy, tmp_path, grid, resume=True).to_dict()["cells"] == second.to_dict()["cells"] and not stretches
+    with pytest.raises(InvalidParameter, match=r"has batches 3, which this run would leave out of it"):
+        run(toy, tmp_path, replace(grid, batches=(1,)), resume=True)
+
+
+def test_arrivals_are_measured_again_where_the_largest_batch_is_another(toy: Toy, tmp_path: Path) -> None:
+    grid = replace(GRID, batches=(1,), loads=(0.5,), repeats=1)
+
+    def cells(report: PaperReport, traffic: str) -> list[Any]:
+        return [cell.to_dict() for cell in report.cells if cell.traffic == traffic]
+
+    first = run(toy, tmp_path, grid)
+    again = run(toy, tmp_path, grid, resume=True)
+    assert again.capacity == first.capacity and again.to_dict()["cells"] == first.to_dict()["cells"]
+    larger = run(toy, tmp_path, replace(grid, batches=(1, 3)), resume=True)
+    assert larger.capacity != first.capacity
+    labels = [cell.traffic for cell in first.cells]
+    assert cells(larger, labels[0]) == cells(first, labels[0])
+    assert cells(larger, labels[-1]) != cells(first, labels[-1]) and len(cells(larger, labels[-1])) > 1
+
+
+def test_a_report_of_peers_is_kept(toy: Toy, tmp_path: Path) -> None:
+    grid = replace(GRID, batches=(1,), loads=(), repeats=1)
+    run(toy, tmp_path, grid)
+    path = tmp_path / "paper.json"
+    path.write_text(json.dumps({**json.loads(path.read_bytes()), "peers": {"kind": "engine"}}))
+    assert run(toy, tmp_path, grid, resume=True).peers == {"kind": "engine"}
 
 
 def test_a_run_that_was_measured_otherwise_is_not_resumed(toy: Toy, tmp_path: Path) -> None:

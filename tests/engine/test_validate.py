@@ -140,7 +140,7 @@ def test_saturation_may_be_asked_for_although_the_first_exit_cannot_have_it() ->
         (lambda: SamplingParams(min_p=2), "`min_p` must be a number at least 0 and at most 1, not 2"),
         (
             lambda: SamplingParams(repetition_penalty=0),
-            "`repetition_penalty` must be a number greater than 0, not 0",
+            "`repetition_penalty` must be a number at least 0.01 and at most 100, not 0",
         ),
         (
             lambda: SamplingParams(presence_penalty=3),

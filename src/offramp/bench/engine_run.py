@@ -11,7 +11,15 @@ from typing import Any
 from offramp.bench.engines import Engine, interpreter, why_absent
 from offramp.bench.inputs import ModelInput
 from offramp.bench.quiet import Watch
-from offramp.bench.results import EngineRecord, EngineReport, Task, begin_report, earlier_report, write_json
+from offramp.bench.results import (
+    EngineRecord,
+    EngineReport,
+    Task,
+    begin_report,
+    check_keeps,
+    earlier_report,
+    write_json,
+)
 from offramp.bench.rounds import Rounds
 from offramp.bench.settings import Settings
 from offramp.bench.worker import ProcessWorker, Worker, WorkerFailed
@@ -66,6 +74,9 @@ class EngineRun:
         identity = self.settings.identity(model.identity, self.threads)
         report = begin_report(EngineReport, {"name": model.name, **identity})
         earlier = earlier_report(self.folder / REPORT, report, RESUMABLE) if resume else None
+        if earlier is not None:
+            there = [record.name for record in earlier.present]
+            check_keeps(self.folder / REPORT, "engines", there, [engine.name for engine in self.engines])
         with ExitStack() as stack:
             workers = self._load_all(report, model, stack)
             if not any(e.ours for e in report.present):
@@ -132,14 +143,21 @@ class EngineRun:
     def _measure_all(self, report: EngineReport, rounds: Rounds, earlier: EngineReport | None) -> None:
         tasks = {task: self._who(report, task) for task in self.settings.tasks}
         self._total = sum(len(names) for names in tasks.values()) * (self.settings.repeats + 1)
+        missing = []
         for group in _together(list(tasks)):
             names = tasks[group[0]]
             kept = None if earlier is None else _kept(earlier, report, group, names)
-            if kept is not None:
-                report.cells += kept
-                self._done += len(group) * len(names) * (self.settings.repeats + 1)
+            if earlier is None or kept is None:
+                missing.append(group)
                 continue
-            report.cells += rounds.measure(group, names)
+            report.cells += kept
+            self._done += len(group) * len(names) * (self.settings.repeats + 1)
+            for name in names:
+                _note_peak(report.record(name), earlier.record(name).peak_bytes or 0)
+        order = {task.label: place for place, task in enumerate(tasks)}
+        for group in missing:
+            report.cells += rounds.measure(group, tasks[group[0]])
+            report.cells.sort(key=lambda cell: order[cell.task])
             for name, reason in rounds.failed.items():
                 report.record(name).absent = f"it failed: {reason}"
             write_json(self.folder / REPORT, report.to_dict())

@@ -6,6 +6,8 @@ import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict, dataclass
+from itertools import groupby, product
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, get_args
 
@@ -193,14 +195,21 @@ class ExitRun:
         settings = self.settings
         self._executor, self._prompts = executor, prompts
         self._done, self._total = 0, self._count(traces)
-        for batch in settings.batches:
-            pricing: Pricing | None = None
-            for trace in traces:
-                cells = self._kept(trace, batch)
-                if cells is None:
-                    pricing = pricing or self._pricing(batch)
-                    cells = self._trace(trace, batch, pricing)
+        units = list(product(settings.batches, traces))
+        order = {(batch, trace.name): place for place, (batch, trace) in enumerate(units)}
+        missing = []
+        for batch, trace in units:
+            cells = self._kept(trace, batch)
+            if cells is None:
+                missing.append((batch, trace))
+            else:
                 self.report.cells += cells
+        write_json(self.folder / REPORT, self.report.to_dict())
+        for batch, some in groupby(missing, itemgetter(0)):
+            pricing = self._pricing(batch)
+            for _, trace in some:
+                self.report.cells += self._trace(trace, batch, pricing)
+                self.report.cells.sort(key=lambda cell: order.get((cell.batch, cell.trace), -1))
                 write_json(self.folder / REPORT, self.report.to_dict())
 
     def _kept(self, trace: ExitTrace, batch: int) -> list[ExitCell] | None:

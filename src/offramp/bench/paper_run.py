@@ -65,17 +65,24 @@ class PaperRun:
         self.report.ways = [way.to_dict() for way in (OFF, *self._ways)]
         self._earlier = earlier_report(folder / REPORT, self.report, RESUMABLE) if resume else None
         if self._earlier is not None:
-            self.report.rejected = self._earlier.rejected
+            self.report.rejected, self.report.peers = self._earlier.rejected, self._earlier.peers
 
     def measure(self) -> None:
         """Measure everything, writing the report after every group of ways."""
-        units = self._units()
-        missing = [group for traffic, number, group in units if self._kept(traffic, number, group) is None]
-        self._total = sum(1 + len(group) for group in missing) * self.grid.repeats
-        self.report.capacity = self._capacity()
-        for traffic, number, group in units:
-            cells = self._kept(traffic, number, group)
-            self.report.cells += self._measure(traffic, number, group) if cells is None else cells
+        missing, units = [], self._units()
+        order = {(traffic.label, number): place for place, (traffic, number, _) in enumerate(units)}
+        for unit in units:
+            cells = self._kept(*unit)
+            if cells is None:
+                missing.append(unit)
+            else:
+                self.report.cells += cells
+        self._total = sum(1 + len(group) for _, _, group in missing) * self.grid.repeats
+        self.report.capacity = self._capacity() if self.grid.loads else None
+        write_json(self.folder / REPORT, self.report.to_dict())
+        for traffic, number, group in missing:
+            self.report.cells += self._measure(traffic, number, group)
+            self.report.cells.sort(key=lambda cell: order[cell.traffic, cell.group])
             write_json(self.folder / REPORT, self.report.to_dict())
 
     def keep_peers(self, peers: dict[str, Any]) -> None:
@@ -97,18 +104,26 @@ class PaperRun:
         known = {way["name"]: way for way in earlier.ways}
         if any(known.get(way.name) != way.to_dict() for way in group):
             return None
+        if traffic.load and not self._same_most(earlier):
+            return None
         return earlier.kept(traffic.label, number, [OFF.name, *(way.name for way in group)])
 
     def _capacity(self) -> float:
         """Requests a second that full depth takes at the largest batch; arrivals are measured against it."""
-        if self._earlier is not None and self._earlier.capacity is not None:
-            return self._earlier.capacity
+        earlier = self._earlier
+        if earlier is not None and earlier.capacity is not None and self._same_most(earlier):
+            return earlier.capacity
         traffic = Traffic(max(self.grid.batches))
+        places = self._places(traffic, 0)
         self._update(0, self._total, "measuring how much full depth can take")
-        self._watch.wait_until_quiet(self.grid.max_wait)
-        stretch = self._stretch(OFF, traffic, 0, self._places(traffic, 0))
+        self._stretch(OFF, traffic, 0, places)  # what is cold is slower
+        stretch, _ = self._try(OFF, traffic, 0, places)
         tokens = sum(len(output.token_ids) for output in stretch.outputs)
         return stretch.tokens / stretch.seconds * len(stretch.outputs) / tokens
+
+    def _same_most(self, earlier: PaperReport) -> bool:
+        """Whether arrivals were measured against the same batch: how many sequences run at once, and the capacity."""
+        return bool(max(earlier.settings["batches"]) == max(self.grid.batches))
 
     def _places(self, traffic: Traffic, number: int) -> list[int]:
         """The prompts of a round: those behind the ones of the round before, from the beginning again at the end."""

@@ -217,7 +217,8 @@ def earlier_report(path: Path, fresh: R, may_differ: Collection[str]) -> R | Non
     """The report of the run that a new one, `fresh`, goes on with; None if there is none yet.
 
     Raises:
-        InvalidParameter: it was measured otherwise: on another machine, or with other settings than `may_differ`.
+        InvalidParameter: it was measured otherwise: on another machine, or with other settings than `may_differ`. Lists
+            among these may only grow: what there is would be left out of the new report, and so be lost.
     """
     if not path.is_file():
         return None
@@ -231,7 +232,25 @@ def earlier_report(path: Path, fresh: R, may_differ: Collection[str]) -> R | Non
             param="resume",
             hint="leave out `--resume`, or repeat the flags of that run",
         )
+    for name in may_differ:
+        if isinstance(settings[name], list):
+            check_keeps(path, name, earlier.settings.get(name) or (), settings[name])
     return earlier
+
+
+def check_keeps(path: Path, what: str, there: Iterable[object], wanted: Collection[object]) -> None:
+    """What a report has must be wanted by the run that goes on with it.
+
+    Raises:
+        InvalidParameter: it would be lost.
+    """
+    lost = ", ".join(str(one) for one in there if one not in wanted)
+    if lost:
+        raise InvalidParameter(
+            f"`{path}` has {what} {lost}, which this run would leave out of it",
+            param="resume",
+            hint="name them as well, they are not measured again; or choose another `--out`",
+        )
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:

@@ -24,7 +24,7 @@ TAKES = ""
 
 EXAMPLES = (
     "offramp bench serve --tokenizer smollm2-135m --num-prompts 64 --max-concurrency 8",
-    "offramp bench serve --dataset-name mtbench --tokenizer smollm2-135m --exit lossless --agreement",
+    "offramp bench serve --dataset-name mtbench --num-prompts 80 --max-concurrency 8 --exit lossless --agreement",
 )
 
 SAMPLING = ("top_p", "top_k", "min_p", "temperature", "frequency_penalty", "presence_penalty", "repetition_penalty")
@@ -205,6 +205,8 @@ def _tell(args: argparse.Namespace, result: dict[str, Any]) -> int:
         print("\n".join(lines(result)))
     for error in errors[:3]:
         print_note(f"a request failed: {error}")
+    for error in result.get("reference_errors", ())[:3]:
+        print_note(f"a request at full depth failed: {error}")
     if args.save_result or args.append_result:
         print_note(f"written to {_save(args, result, now)}")
     return int(result["completed"] == 0)

@@ -63,6 +63,8 @@ class ModelSpec:
             raise WeightsError(f"RoPE needs an even head size, not {self.head_dim}")
         if bool(self.sliding_layers) != (self.sliding_window is not None):
             raise WeightsError("a sliding window needs layers to apply to, and the other way round")
+        if self.sliding_window is not None and self.sliding_window < 1:
+            raise WeightsError(f"the model's `sliding_window` is {self.sliding_window}; it must be at least 1")
         for token in (*self.eos_token_ids, *([] if self.bos_token_id is None else [self.bos_token_id])):
             if not 0 <= token < self.vocab_size:
                 raise WeightsError(f"special token id {token} lies outside the vocabulary of {self.vocab_size}")

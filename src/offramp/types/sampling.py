@@ -29,7 +29,7 @@ class SamplingParams:
         top_p: keep the smallest set of tokens whose probability reaches this, in (0, 1].
         top_k: keep this many tokens; 0 keeps all.
         min_p: drop tokens below this share of the largest probability, in [0, 1].
-        repetition_penalty: > 0; 1 is off. Over prompt and output (Keskar et al. 2019).
+        repetition_penalty: from 0.01 to 100; 1 is off. Over prompt and output (Keskar et al. 2019).
         presence_penalty, frequency_penalty: in [-2, 2]; 0 is off. Over output (OpenAI).
         logit_bias: token id -> added to the logit, in [-100, 100].
         seed: reproducible whatever else is in the batch; None draws one.
@@ -72,7 +72,7 @@ class SamplingParams:
         check_number("top_p", self.top_p, 0, 1, low_open=True)
         check_integer("top_k", self.top_k, 0)
         check_number("min_p", self.min_p, 0, 1)
-        check_number("repetition_penalty", self.repetition_penalty, 0, math.inf, low_open=True)
+        check_number("repetition_penalty", self.repetition_penalty, 0.01, 100)
         check_number("presence_penalty", self.presence_penalty, -2, 2)
         check_number("frequency_penalty", self.frequency_penalty, -2, 2)
         if self.seed is not None:

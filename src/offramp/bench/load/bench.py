@@ -21,6 +21,9 @@ from offramp.bench.load.samples import Sample
 from offramp.errors import OfframpError
 from offramp.tokenizer import Tokenizer
 
+TOGETHER = 32
+"""Requests to the reference that run at a time, where the plan has no limit: a server's queue is not endless."""
+
 PAUSE = 1.0
 """Seconds between two looks whether a server is ready."""
 
@@ -113,8 +116,11 @@ async def run(
 
     Details have an entry for each request: `input_lens`, `output_lens`, `ttfts`, `itls`, `generated_texts`, `errors`.
 
+    What goes wrong with the reference is in `reference_errors`, each kind once; `agreement` is over those that both
+    answered, None where nothing can be compared.
+
     Raises:
-        OfframpError: the server, or the reference, cannot be measured.
+        OfframpError: the server cannot be measured.
     """
     load, outcomes = await measure(target, form, samples, plan, update)
     for outcome, sample in zip(outcomes, samples, strict=True):
@@ -132,9 +138,14 @@ async def run(
         "errors": [outcome.error for outcome in outcomes],
     }
     if reference is not None:
-        at_once = replace(plan, arrivals=Arrivals(math.inf), warmups=0)
-        _, others = await measure(*reference, samples, at_once, update)
+        at_once = replace(plan, arrivals=Arrivals(math.inf), warmups=0, together=plan.together or TOGETHER)
+        try:
+            _, others = await measure(*reference, samples, at_once, update)
+        except OfframpError as error:  # what has been measured is not lost for that
+            result["reference_errors"] = [error.message]
+            return result
         result["agreement"] = agreement(outcomes, others, tokenizer)
+        result["reference_errors"] = sorted({outcome.error for outcome in others if outcome.error is not None})
     return result
 
 

@@ -79,6 +79,7 @@ class Kind(NamedTuple):
     default: str
     start: Callable[[str, Files, Room, int], Start]
     by_python: bool = False
+    extra: Mapping[str, Any] = {}  # what its requests say besides
 
 
 Exits = list[int] | str | None
@@ -103,7 +104,9 @@ def _llama_server(precision: str, files: Files, room: Room, port: int) -> Start:
     """`llama-server`, a slot for each user."""
     threads = str(room.threads)
     words = ["--model", str(files["gguf"][precision]), "--host", "127.0.0.1", "--port", str(port)]
-    words += ["--threads", threads, "--threads-batch", threads, "--threads-http", "2", "--no-webui"]
+    words += ["--threads", threads, "--threads-batch", threads, "--no-webui"]
+    # Builds from before 2026 have so many threads for HTTP and no more, and each stream holds one.
+    words += ["--threads-http", str(room.users + 4)]
     words += ["--parallel", str(room.users), "--ctx-size", str(room.users * (-(-room.context // 256) * 256))]
     return Start(words, {})
 
@@ -113,13 +116,15 @@ def _vllm(precision: str, files: Files, room: Room, port: int) -> Start:
     words = ["-m", "vllm.entrypoints.openai.api_server", "--model", str(files["hf"]), "--dtype", precision]
     words += ["--host", "127.0.0.1", "--port", str(port)]
     words += ["--max-model-len", str(room.context), "--max-num-seqs", str(room.users), "--enforce-eager"]
-    words += ["--disable-uvicorn-access-log"]
+    words += ["--disable-uvicorn-access-log", "--no-enable-prefix-caching"]
     cores = sorted(os.sched_getaffinity(0))[: room.threads]
     return Start(words, {"VLLM_CPU_KVCACHE_SPACE": "1", "VLLM_CPU_OMP_THREADS_BIND": ",".join(map(str, cores))})
 
 
 PEERS: Mapping[str, Kind] = {
-    "llama-server": Kind("llama-server", ("q8_0", "q4_0", "q4_1", "f16"), "q8_0", _llama_server),
+    "llama-server": Kind(
+        "llama-server", ("q8_0", "q4_0", "q4_1", "f16"), "q8_0", _llama_server, extra={"cache_prompt": False}
+    ),
     "vllm": Kind("vllm", ("float32", "bfloat16", "float16"), "float32", _vllm, by_python=True),
 }
 
@@ -151,7 +156,7 @@ def peer_servers(names: Sequence[str]) -> list[Server]:
         kind, _, precision = name.partition(":")
         _check(kind, tuple(PEERS))
         _check(precision or PEERS[kind].default, PEERS[kind].precisions)
-        server = Server(kind, precision or PEERS[kind].default)
+        server = Server(kind, precision or PEERS[kind].default, extra=PEERS[kind].extra)
         if server in servers:
             raise InvalidParameter(f"`--peers` names {server.name} twice", param="peers")
         servers.append(server)

@@ -13,7 +13,7 @@ from typing import Any
 from offramp.bench.engines import BITS
 from offramp.bench.machine import describe_code, describe_machine
 from offramp.bench.quiet import Watch
-from offramp.bench.results import Cell, EngineRecord, EngineReport, Repeat, earlier_report, write_json
+from offramp.bench.results import Cell, EngineRecord, EngineReport, Repeat, check_keeps, earlier_report, write_json
 from offramp.bench.rounds import TRIES
 from offramp.bench.servers.kinds import Server
 from offramp.bench.servers.members import Member
@@ -76,6 +76,9 @@ class ServersRun:
             OfframpError: no server of ours can be measured.
         """
         earlier = earlier_report(self._folder / REPORT, self.report, RESUMABLE) if resume else None
+        if earlier is not None:
+            there = [record.name for record in earlier.present]
+            check_keeps(self._folder / REPORT, "servers", there, [server.name for server in self._servers])
         with ExitStack() as stack:
             for server in self._servers:
                 self._start(server, stack)
@@ -83,10 +86,13 @@ class ServersRun:
                 reason = next((r.absent for r in self.report.engines if r.ours), "none was asked for")
                 raise OfframpError(f"offramp itself cannot be measured: {reason}")
             self._total = len(self._settings.users) * len(self._members) * (self._settings.repeats + 1)
-            for users in self._settings.users:
-                if earlier is None or not self._keep(earlier, users):
-                    self._measure(users, prompts)
+            missing = [users for users in self._settings.users if earlier is None or not self._keep(earlier, users)]
+            order = {task.label: place for place, users in enumerate(self._settings.users) for task in tasks(users)}
+            for users in missing:
+                self._measure(users, prompts)
+                self.report.cells.sort(key=lambda cell: order[cell.task])
                 write_json(self._folder / REPORT, self.report.to_dict())
+            write_json(self._folder / REPORT, self.report.to_dict())
         return self.report
 
     def _start(self, server: Server, stack: ExitStack) -> None:

@@ -68,7 +68,9 @@ class Generation(Body):
     user: str | None = field("no effect", "")
     top_k: int | None = field("extension", "Keep so many tokens; 0 keeps all.", ge=0, lt=2**31)
     min_p: float | None = field("extension", "Drop tokens below this share of the largest probability.", ge=0, le=1)
-    repetition_penalty: float | None = field("extension", "Above 1, what was said becomes less likely.", gt=0, le=100)
+    repetition_penalty: float | None = field(
+        "extension", "Above 1, what was said becomes less likely.", ge=0.01, le=100
+    )
     min_tokens: int | None = field("extension", "Do not end before so many tokens.", ge=0, lt=2**31)
     stop_token_ids: Annotated[list[TokenId], Field(max_length=256)] | None = field(
         "extension", "Tokens that end an output."
