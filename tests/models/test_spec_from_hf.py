@@ -109,6 +109,12 @@ def test_the_window_covers_the_layers_that_the_family_says(
     assert [spec.window_at(layer) for layer in range(2)] == [window if i in layers else None for i in range(2)]
 
 
+@pytest.mark.parametrize("window", [0, -1])
+def test_a_window_that_sees_nothing_is_refused(window: int) -> None:
+    error = refusal({"model_type": "mistral", "sliding_window": window}, WeightsError)
+    assert error.message == f"the model's `sliding_window` is {window}; it must be at least 1"
+
+
 @pytest.mark.parametrize(
     ("in_config", "in_generation", "expected"),
     [(0, None, (0,)), ([1, 2], None, (1, 2)), (0, 5, (5, 0)), (0, [3, 0], (3, 0)), (None, [4], (4,)), (None, None, ())],
