@@ -134,7 +134,9 @@ def test_a_run_goes_on_where_it_stopped(tmp_path: Path) -> None:
 def test_what_was_finished_is_not_left_out_of_the_report_of_a_run_that_goes_on(tmp_path: Path) -> None:
     first = run(tmp_path)
     fewer = Settings(**{**_fields(SETTINGS), "batches": SETTINGS.batches[:1]})
-    with pytest.raises(InvalidParameter, match=rf"engine.json` has batches {SETTINGS.batches[1]}, which this run would"):
+    with pytest.raises(
+        InvalidParameter, match=rf"engine.json` has batches {SETTINGS.batches[1]}, which this run would"
+    ):
         run(tmp_path, settings=fewer, resume=True)
     with pytest.raises(InvalidParameter, match=r"engine.json` has engines transformers .*, which this run would"):
         run(tmp_path, engines=ENGINES[:1], resume=True)

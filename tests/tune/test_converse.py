@@ -247,27 +247,23 @@ def test_the_same_seed_gives_the_same_and_others_give_others(talker: Toy) -> Non
     assert run([0, 0]) == once and next_batch != once != other != next_batch
 
 
-def test_an_interrupted_corpus_goes_on_with_its_batch_to_the_same_end_and_repeats_no_turn(
-    talker: Toy, tmp_path: Path
-) -> None:
+def test_an_interrupted_batch_is_begun_anew_to_the_same_end_without_a_turn_twice(talker: Toy, tmp_path: Path) -> None:
     def interrupt(done: int, total: int, text: str) -> None:
         if done > 100:
             raise Interrupted
 
     changes: dict[str, Any] = {"top_p": 0.4, "batch": 6}  # the user says the same often
-    whole, cut = tmp_path / "whole", tmp_path / "cut"
-    talker.grow(Corpus(whole, {}), **changes)
+    talker.grow(whole := Corpus(tmp_path / "whole", {}), **changes)
     with pytest.raises(Interrupted):
-        talker.grow(Corpus(cut, {}), interrupt, **changes)
-    before = Corpus(cut, {})
-    assert 0 < before.tokens < SETTINGS.tokens
-    talker.grow(before, **changes)
-    after = Corpus(cut, {})
-    assert after.path.read_bytes() == (whole / "data.jsonl").read_bytes() and after.tokens >= SETTINGS.tokens
-    made = [json.loads(line)["number"] for line in after.path.read_text().splitlines()]
-    assert made == sorted(made) and {*made} == {*range(after.next)}
-    keys = [turn_key(talker.tokenizer, s.token_ids[: s.prompt_tokens]) for s in after.samples]
-    assert len(keys) == len(set(keys))
+        talker.grow(Corpus(tmp_path / "cut", {}), interrupt, **changes)
+    after = Corpus(tmp_path / "cut", {})
+    assert 0 < after.tokens < SETTINGS.tokens
+    talker.grow(after, **changes)
+    assert after.path.read_bytes() == whole.path.read_bytes() and after.tokens >= SETTINGS.tokens
+    assert {json.loads(line)["number"] for line in after.path.read_text().splitlines()} == {*range(after.next)}
+    assert len({turn_key(talker.tokenizer, s.token_ids[: s.prompt_tokens]) for s in after.samples}) == len(
+        after.samples
+    )
 
 
 def test_a_model_of_whose_turns_none_is_of_use_is_refused(talker: Toy, tmp_path: Path) -> None:

@@ -32,6 +32,10 @@ class Counters:
         self.preemptions += len(result.plan.preempt)
         self._exit_tokens.update([event.exit_layer for event in result.events])
 
+    def broke_off(self, seconds: float) -> None:
+        """A step was undone, and took so long."""
+        self.step_seconds += seconds
+
     def prompt_read(self, sequence: Sequence) -> None:
         """The prompt of a job has been read for its first output."""
         if sequence.source is not None:

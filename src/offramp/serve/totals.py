@@ -46,7 +46,9 @@ class EngineTotals:
         now: Counter[Key] = Counter()
         now.update(dict(_counts(stats)))
         # A process may have died and come back between two looks without our being told: a count that fell says so.
-        if stats.restarts > self.restarts or any(now[key] < count for key, count in self._now.items()):
+        # Seconds are differences of clocks, and say nothing.
+        fell = any(now[key] < count for key, count in self._now.items() if key[0] != "seconds")
+        if stats.restarts > self.restarts or fell:
             self._before.update(self._now)
         self._now = now
         self.restarts = max(self.restarts, stats.restarts)

@@ -89,6 +89,7 @@ class Worker:
         try:
             result = self._session.step()
         except Exception as error:
+            self._counters.broke_off(perf_counter() - start)
             self._fail(error)
             return
         self._counters.stepped(result, perf_counter() - start)

@@ -25,6 +25,12 @@ from offramp.serve.settings import ServerSettings
 if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page, Request
 
+Sent = list[dict[str, Any]]
+"""The bodies of requests."""
+
+SLOW = pytest.mark.parametrize("site", [{"delay": 0.2}], indirect=True)
+"""Outputs that can be watched while they come."""
+
 PATIENCE = 60
 """Seconds until a test gives up on what it waits for: the machine may be busy."""
 
@@ -113,9 +119,9 @@ def is_fault(kind: str, text: str) -> bool:
 
 
 @pytest.fixture
-def sent(page: Page) -> list[dict[str, Any]]:
+def sent(page: Page) -> Sent:
     """The bodies of the page's requests so far."""
-    bodies: list[dict[str, Any]] = []
+    bodies: Sent = []
 
     def note(request: Request) -> None:
         if request.method == "POST":
@@ -123,3 +129,11 @@ def sent(page: Page) -> list[dict[str, Any]]:
 
     page.on("request", note)
     return bodies
+
+
+@pytest.fixture
+def playground(page: Page) -> Page:
+    """The playground of a server whose engine is ready."""
+    page.goto("/")
+    page.wait_for_selector("#generate:enabled")
+    return page

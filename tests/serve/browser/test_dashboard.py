@@ -85,9 +85,17 @@ def test_an_engine_that_is_down_is_said_to_be(dashboard: Page, site: Site) -> No
 
 def test_lost_scrapes_are_told_and_survived(dashboard: Page) -> None:
     dashboard.route("**/metrics", lambda route: route.abort())
-    dashboard.wait_for_selector("#error:has-text('scrapes in a row are lost')")
+    dashboard.wait_for_selector("#lost:has-text('2 scrapes in a row are lost')")
+    dashboard.evaluate(
+        "new MutationObserver(() => { window.said = true; }).observe($0, {childList: true})".replace(
+            "$0", "document.querySelector('#error')"
+        )
+    )
+    dashboard.wait_for_selector("#lost:has-text('4 scrapes in a row are lost')")
+    assert dashboard.is_visible("#error") and not dashboard.evaluate("window.said ?? false")
     dashboard.unroute("**/metrics")
     dashboard.wait_for_selector("#error", state="hidden")
+    assert dashboard.inner_text("#lost") == ""
     dashboard.wait_for_selector("#state:has-text('live')")
 
 

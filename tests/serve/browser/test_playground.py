@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
+
+from tests.serve.browser.conftest import SLOW, Sent
+from tests.serve.browser.person import ended, generate, move_dial
 
 if TYPE_CHECKING:
     from playwright.sync_api import Page
@@ -14,35 +17,7 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.browser
 
-Sent = list[dict[str, Any]]
-
 KEY = "secret"
-
-SLOW = pytest.mark.parametrize("site", [{"delay": 0.2}], indirect=True)
-
-
-@pytest.fixture
-def playground(page: Page) -> Page:
-    page.goto("/")
-    page.wait_for_selector("#generate:enabled")
-    return page
-
-
-def generate(page: Page, prompt: str, mode: str = "prompt") -> None:
-    """Send, and wait until it has ended."""
-    page.check(f"[name=mode][value={mode}]", force=True)
-    page.fill("#prompt", prompt)
-    page.click("#generate")
-    ended(page)
-
-
-def ended(page: Page) -> None:
-    page.wait_for_selector("#stop:disabled")
-
-
-def move_dial(page: Page, key: str, times: int = 1) -> None:
-    for _ in range(times):
-        page.press("#dial", key)
 
 
 @pytest.mark.parametrize("mode", ["prompt", "chat"])
@@ -152,6 +127,25 @@ def test_a_wrong_number_is_pointed_at_and_not_sent(playground: Page, sent: Sent)
     assert sent == []
 
 
+def test_a_wrong_number_in_a_closed_section_is_shown(playground: Page, sent: Sent) -> None:
+    playground.click("text=Sampling and display")
+    playground.fill("#max-tokens", "")
+    playground.click("text=Sampling and display")
+    playground.fill("#prompt", "never sent")
+    playground.click("#generate")
+    playground.wait_for_selector("#max-tokens:visible:focus")
+    assert not sent
+
+
+def test_what_a_fixed_exit_hides_cannot_be_wrong(playground: Page, sent: Sent) -> None:
+    playground.click("text=Exits by hand")
+    playground.check("#by-hand")
+    playground.fill("#threshold", "2")
+    playground.select_option("#criterion", "fixed")
+    generate(playground, "sent")
+    assert sent[-1]["exit"]["criterion"] == "fixed"
+
+
 def test_a_race_reads_the_prompt_then_runs_full_depth_and_the_dial(playground: Page, sent: Sent) -> None:
     playground.fill("#prompt", "who is faster")
     playground.click("#race")
@@ -178,6 +172,18 @@ def test_both_lanes_can_run_at_once(playground: Page) -> None:
     playground.wait_for_selector(".verdict:visible")
 
 
+def test_lanes_that_draw_draw_with_one_seed(playground: Page, sent: Sent) -> None:
+    playground.click("text=Sampling and display")
+    playground.fill("#temperature", "0.75")
+    playground.fill("#prompt", "by chance")
+    playground.click("#race")
+    playground.wait_for_selector(".verdict:visible")
+    seeds = {body["seed"] for body in sent}
+    assert len(seeds) == 1 and seeds != {None}
+    generate(playground, "by chance")
+    assert "seed" not in sent[-1]
+
+
 def test_full_depth_has_nothing_to_race_against(playground: Page) -> None:
     move_dial(playground, "Home")
     assert playground.is_disabled("#race") and playground.is_enabled("#generate")
@@ -194,25 +200,6 @@ def test_stop_ends_the_output_and_the_engine_s_work(playground: Page, site: Site
     assert playground.is_hidden("#error")
     while site.do(site.client.stats()).running:
         playground.wait_for_timeout(50)
-
-
-def test_a_conversation_is_sent_whole_until_a_new_one_begins(playground: Page, sent: Sent) -> None:
-    playground.fill("#system", "Be brief.")
-    generate(playground, "one", "chat")
-    generate(playground, "two", "chat")
-    roles = [message["role"] for message in sent[1]["messages"]]
-    assert roles == ["system", "user", "assistant", "user"]
-    assert playground.locator(".turn").count() == 2
-    playground.click("#clear")
-    generate(playground, "three", "chat")
-    assert [message["role"] for message in sent[2]["messages"]] == ["system", "user"]
-
-
-def test_the_arrow_up_brings_the_last_message_back(playground: Page) -> None:
-    generate(playground, "say it again", "chat")
-    assert playground.input_value("#prompt") == ""
-    playground.press("#prompt", "ArrowUp")
-    assert playground.input_value("#prompt") == "say it again"
 
 
 @pytest.mark.parametrize("site", [{"template": None}], indirect=True)

@@ -180,6 +180,17 @@ def test_quantiles_lie_within_their_bucket(blank: Page) -> None:
     assert run(blank, "history", "History", body, [[0, after], [1, after]]) == [None] * 4
 
 
+def test_buckets_are_those_of_the_engine_there_is(blank: Page) -> None:
+    before = {"h_bucket{10}": 60, "h_bucket{20}": 70, "h_bucket{30}": 100}
+    after = {"h_bucket{6}": 60, "h_bucket{12}": 70, "h_bucket{30}": 90}
+    body = HISTORY + "return history.window(1).buckets('h')"
+    assert run(blank, "history", "History", body, [[0, before], [1, before], [2, {}], [3, after]]) == [
+        [6, 60],
+        [12, 10],
+        [30, 20],
+    ]
+
+
 def test_an_axis_ends_at_a_round_number(blank: Page) -> None:
     tops = run(blank, "chart", "niceTop", "return v[0].map((x) => niceTop(x))", [0, 0.3, 3, 21, 1400])
     assert tops == [1, 0.5, 5, 50, 2000]

@@ -23,14 +23,16 @@ async function scrape() {
     take(parse(await api.get("metrics", { text: true })));
     lost = 0;
     $("error").hidden = true;
+    $("lost").textContent = "";
   } catch (error) {
     const known = error instanceof ApiError;
     if (!known) console.error(error);
     lost += 1;
     say("bad", known ? "no answer" : "the page has failed");
-    const row = lost > 1 ? `${lost} scrapes in a row are lost.` : "";
-    $("error").textContent = `${error.message} ${row} ${error.hint ?? ""}`;
+    const said = `${error.message} ${error.hint ?? ""}`;
+    if ($("error").textContent !== said) $("error").textContent = said; // An alert is read out whenever it changes.
     $("error").hidden = false;
+    $("lost").textContent = lost > 1 ? `${lost} scrapes in a row are lost.` : "";
   }
   clearTimeout(timer);
   if (!document.hidden) timer = setTimeout(scrape, period * 1000);

@@ -65,7 +65,7 @@ export class Window {
 
   /** A histogram's buckets, `[bound, count]` in order, each count without those of the buckets below. */
   buckets(name) {
-    const bounds = [...this.to.totals.keys()]
+    const bounds = [...this.to.samples.keys()] // Totals have those of earlier engines, too.
       .map((key) => key.startsWith(`${name}_bucket{`) && key.slice(name.length + 8, -1))
       .filter(Boolean)
       .map((text) => [text === "+Inf" ? Infinity : Number(text), this.growth(`${name}_bucket{${text}}`)])

@@ -67,6 +67,7 @@ function update() {
   const chat = isChat();
   for (const field of document.querySelectorAll(".chat-only")) field.hidden = !chat;
   for (const field of $("by-hand-fields").querySelectorAll("input, select")) field.disabled = !byHand;
+  $("threshold").disabled ||= isFixed(); // What cannot be seen must not be what is wrong.
   $("fixed-layer-field").hidden = !isFixed();
   $("threshold-field").hidden = isFixed();
   $("prompt-label").textContent = chat ? "Message" : "Prompt";
@@ -96,11 +97,12 @@ function isChat() {
   return document.querySelector("[name=mode]:checked").value === "chat";
 }
 
-/** What both lanes of a race are asked alike. */
-function asked() {
+/** What both lanes of a race are asked alike: draws need one seed, or they differ by chance. */
+function asked(racing) {
   const system = $("system").value.trim();
   const prompt = $("prompt").value;
-  const seed = $("seed").valueAsNumber;
+  const given = $("seed").valueAsNumber;
+  const seed = racing && Number.isNaN(given) ? Math.floor(Math.random() * 2 ** 31) : given;
   return {
     chat: isChat(),
     prompt,
@@ -122,7 +124,9 @@ function asked() {
 /** Run what is set, or a race, and put the outputs on the page. */
 async function go(racing) {
   if (running || !engine || !$("ask").reportValidity()) return;
-  const ask = asked();
+  const ask = asked(racing);
+  if (!ask.chat) conversation = []; // Its turns leave the page.
+  const talk = conversation;
   const dialled = chosen();
   const lanes = racing ? [{ name: label("off"), exit: exitField("off") }, dialled] : [dialled];
   const about = (exit) => ({ numLayers: engine.num_layers, drafts: verifies(exit, engine), tell });
@@ -158,9 +162,9 @@ async function go(racing) {
     if (error.name === "AbortError") $("announce").textContent = "Stopped.";
     else showError(error);
   }
-  if (ask.chat && last.run.text) {
+  if (ask.chat && last.run.text && talk === conversation) {
     conversation.push({ role: "user", content: ask.prompt }, { role: "assistant", content: last.run.text });
-    $("prompt").value = "";
+    if ($("prompt").value === ask.prompt) $("prompt").value = ""; // Else the next message has been begun.
   }
   running = null;
   update();
@@ -194,6 +198,14 @@ $("ask").addEventListener("submit", (event) => {
   event.preventDefault();
   go(false);
 });
+$("ask").addEventListener(
+  "invalid",
+  (event) => {
+    const box = event.target.closest("details");
+    if (box) box.open = true; // The browser points at nothing in a closed one, and says nothing.
+  },
+  true,
+);
 $("prompt").addEventListener("keydown", (event) => {
   if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) go(false);
   if (event.key === "ArrowUp" && !$("prompt").value && lastSent) {
@@ -204,6 +216,7 @@ $("prompt").addEventListener("keydown", (event) => {
 $("race").addEventListener("click", () => go(true));
 $("stop").addEventListener("click", () => running?.abort());
 $("clear").addEventListener("click", () => {
+  running?.abort();
   conversation = [];
   $("turns").replaceChildren();
   $("prompt").focus();

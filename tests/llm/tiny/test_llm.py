@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator
-from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -12,38 +9,8 @@ import pytest
 
 from offramp import LLM, ExitParams, OfframpError, SamplingParams
 from offramp.engine.trace import read_trace
-from offramp.llm.session import Stream
-from tests.models.toys import VOCAB, save_model
-
-TEMPLATE = "{% for m in messages %}[{{ m.role }}] {{ m.content }}\n{% endfor %}"
-SIZES: dict[str, Any] = {"num_hidden_layers": 4, "max_position_embeddings": 128}
-FREE = SamplingParams(max_tokens=20, ignore_eos=True)
-EARLY = ExitParams(threshold=0.004)
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("toy")
-    save_model(path, **SIZES)
-    (path / "tokenizer_config.json").write_text(json.dumps({"eos_token": "<|end|>", "chat_template": TEMPLATE}))
-    return path
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Packed weights of models that are gone tomorrow do not belong in anybody's cache."""
-    monkeypatch.setenv("OFFRAMP_CACHE", str(tmp_path_factory.getbasetemp() / "cache"))
-
-
-@pytest.fixture(params=["torch", "native"])
-def options(request: pytest.FixtureRequest) -> dict[str, Any]:
-    return {"exits": [1, 2], "executor": request.param, "dtype": "float64" if request.param == "torch" else "auto"}
-
-
-@pytest.fixture
-def llm(folder: Path, options: dict[str, Any]) -> Iterator[LLM]:
-    with LLM(str(folder), profitability=False, **options) as llm:
-        yield llm
+from tests.llm.tiny.conftest import EARLY, FREE
+from tests.models.toys import VOCAB
 
 
 def test_one_prompt_gives_one_output_and_a_list_gives_a_list(llm: LLM) -> None:
@@ -67,81 +34,6 @@ def test_the_rest_of_n_outputs_are_alternatives(llm: LLM) -> None:
     assert [o.index for o in (first, *first.alternatives)] == [0, 1, 2]
     third = llm.generate("abc", SamplingParams(temperature=1.0, seed=9, max_tokens=8))
     assert first.alternatives[1].token_ids == third.token_ids
-
-
-@pytest.mark.parametrize("exit", ["off", "lossless", EARLY])
-def test_a_stream_adds_up_to_the_output(llm: LLM, exit: str | ExitParams) -> None:
-    chunks = list(llm.stream("abc", FREE, exit))
-    output = llm.generate("abc", FREE, exit)
-    assert "".join(c.text for c in chunks) == output.text
-    assert tuple(t for c in chunks for t in c.token_ids) == output.token_ids
-    assert tuple(e for c in chunks for e in c.exit_layers) == output.exit_layers
-    assert [c.finish_reason for c in chunks if c.finish_reason] == ["length"]
-    assert chunks[-1].output == output and all(c.output is None for c in chunks[:-1])
-
-
-@pytest.mark.parametrize("exit", ["off", "lossless", EARLY])
-def test_a_stream_ends_where_its_stop_check_says_so(llm: LLM, exit: str | ExitParams) -> None:
-    whole, told = llm.generate("abc", FREE, exit), []
-
-    def third(token: int) -> bool:
-        told.append(token)
-        return len(told) == 3
-
-    output = list(llm.stream("abc", FREE, exit, third))[-1].output
-    assert output is not None and output.finish_reason == "stop"
-    assert output.token_ids == whole.token_ids[:3] == tuple(told)
-
-
-def test_streams_may_be_read_in_turns(llm: LLM) -> None:
-    one, two = llm.stream("abc", FREE), llm.stream("xyz", FREE, EARLY)
-    texts = ["", ""]
-    for pair in zip_longest(one, two):
-        texts = [text + (chunk.text if chunk else "") for text, chunk in zip(texts, pair, strict=True)]
-    assert texts == [llm.generate("abc", FREE).text, llm.generate("xyz", FREE, EARLY).text]
-
-
-def test_a_stream_left_early_leaves_nothing_behind(llm: LLM) -> None:
-    stream = llm.stream("abc", FREE)
-    next(stream)
-    stream.close()
-    assert not llm.engine.has_work and not llm.engine.sequences
-    llm.engine.check_integrity()
-
-
-def test_a_stream_that_ends_in_the_middle_of_a_step_is_dropped_behind_it(llm: LLM) -> None:
-    """As where the collector finds it then, or a stop check closes its own."""
-    lost, closed = llm.stream("abc", FREE), list[Stream]()
-
-    def collect(token: int) -> bool:
-        lost.close()
-        closed[0].close()
-        return False
-
-    closed.append(llm.stream("xyz", FREE, stop_check=collect))
-    other = llm.stream("abc", FREE)
-    text = "".join(chunk.text for chunk in other)
-    assert text == llm.generate("abc", FREE).text
-    assert not llm.engine.has_work and not llm.engine.sequences and list(lost) == []
-    llm.engine.check_integrity()
-
-
-def test_a_stream_that_is_never_read_leaves_nothing_behind(llm: LLM) -> None:
-    stream = llm.stream("abc", FREE)
-    stream.close()
-    assert not llm.engine.has_work and not llm.engine.sequences
-    llm.stream("abc", FREE)
-    assert not llm.engine.has_work and not llm.engine.sequences
-
-
-def test_a_closed_llm_ends_its_streams_and_refuses_more(folder: Path, options: dict[str, Any]) -> None:
-    llm = LLM(str(folder), **options)
-    stream = llm.stream("abc", FREE)
-    next(stream)
-    llm.close()
-    assert list(stream) == []
-    with pytest.raises(OfframpError, match=r"^this LLM is closed\nhint: make a new one$"):
-        llm.generate("abc")
 
 
 def test_an_interrupted_call_leaves_nothing_behind(llm: LLM) -> None:
