@@ -208,8 +208,9 @@ void SegmentRunner::gate_units(const Layer& layer, const Rows& input, int64_t fi
   kernels().matmul(layer.gate_up, input, panels * begin, panels * end, scratch, stride, false);
   for (int64_t r = 0; r < input.count; ++r) {
     float* projected = scratch + r * stride;
-    const float* bias = layer.gate_up_bias.data() + begin * panels * kPanel;
-    if (!layer.gate_up_bias.empty()) kernels().add(projected, bias, stride);
+    if (!layer.gate_up_bias.empty()) {
+      kernels().add(projected, layer.gate_up_bias.data() + begin * panels * kPanel, stride);
+    }
     activate(projected, columns, gated_[0].row(first + r) + column);
   }
 }

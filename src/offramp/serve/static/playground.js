@@ -161,6 +161,7 @@ async function go(racing) {
     running.abort(); // The other lane.
     if (error.name === "AbortError") $("announce").textContent = "Stopped.";
     else showError(error);
+    for (const { state } of cards) if (state.textContent === "waiting") state.textContent = "not run";
   }
   if (ask.chat && last.run.text && talk === conversation) {
     conversation.push({ role: "user", content: ask.prompt }, { role: "assistant", content: last.run.text });
