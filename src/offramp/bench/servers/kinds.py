@@ -105,7 +105,7 @@ def _llama_server(precision: str, files: Files, room: Room, port: int) -> Start:
     threads = str(room.threads)
     words = ["--model", str(files["gguf"][precision]), "--host", "127.0.0.1", "--port", str(port)]
     words += ["--threads", threads, "--threads-batch", threads, "--no-webui"]
-    # Builds from before 2026 have so many threads for HTTP and no more, and each stream holds one.
+    # Builds from before March 2026 have so many threads for HTTP and no more, and each stream holds one.
     words += ["--threads-http", str(room.users + 4)]
     words += ["--parallel", str(room.users), "--ctx-size", str(room.users * (-(-room.context // 256) * 256))]
     return Start(words, {})
