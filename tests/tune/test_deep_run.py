@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 
 from offramp import LLM, ExitParams, SamplingParams
+from offramp.errors import InvalidParameter
 from offramp.exits.read import read_pack
 from offramp.models import load_model
 from offramp.tune.run import tune
@@ -39,6 +42,37 @@ def test_the_pack_says_how_it_was_made(pack: Path) -> None:
     first, last = read.provenance["history"][0], read.provenance["history"][-1]
     assert all(last["exits"][layer]["kl"] < first["exits"][layer]["kl"] for layer in ("0", "2"))
     assert "| tokens before that left there too | layer 0 | layer 2 |" in (pack / "MODEL_CARD.md").read_text()
+
+
+def test_a_run_goes_on_from_another_pack(toy: tuple[Path, Any], pack: Path, tmp_path: Path) -> None:
+    asked = toy_request(toy[0], tmp_path / "out", recipes=("deep",), exits=(0, 2), work=pack / "work", lr=1e-12)
+    tune(replace(asked, start=pack), quiet)
+    before, after = read_pack(pack), read_pack(tmp_path / "out")
+    assert after.vocabularies == before.vocabularies and {e.classifier for e in after.exits} == {"none"}
+    for layer in (0, 2):
+        for name in ("past.weight", "adapter.gate_proj.weight", "norm.weight"):
+            np.testing.assert_allclose(after.tensor(layer, name), before.tensor(layer, name), atol=1e-6)
+    first, last = (p.provenance["exits"][0]["agreement"] for p in (before, after))
+    assert last == pytest.approx(first, abs=0.02)
+    assert after.provenance["start"]["settings"] == before.provenance["settings"]
+
+
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"exits": (0, 3)}, "has other exits, or adapters of another size, than this run asks for"),
+        ({"adapter_size": 16}, "has other exits, or adapters of another size, than this run asks for"),
+        ({"exits": "auto"}, "a pack to go on from has its exits: there is nothing to choose"),
+        ({"recipes": ("router",)}, "the recipe `router` cannot go on from another pack"),
+    ],
+)
+def test_a_pack_that_is_no_start(
+    toy: tuple[Path, Any], pack: Path, tmp_path: Path, changes: dict[str, Any], says: str
+) -> None:
+    settings: dict[str, Any] = {"recipes": ("deep",), "exits": (0, 2), "work": pack / "work", **changes}
+    with pytest.raises(InvalidParameter) as error:
+        tune(toy_request(toy[0], tmp_path / "out", start=pack, **settings), quiet)
+    assert says in error.value.message
 
 
 @pytest.mark.parametrize("kind", ["torch", "native"])

@@ -200,13 +200,13 @@ def test_a_pack_with_other_exits_is_no_start(
 ) -> None:
     with pytest.raises(InvalidParameter) as error:
         tune(replace(request(toy[0], tmp_path / "out", **changes), start=pack), quiet)
-    assert error.value.message == (
-        f"`{pack}` has other exits, or a trunk adapter of another rank, than this run asks for"
-    )
+    assert error.value.message == f"`{pack}` has other exits, or adapters of another size, than this run asks for"
     assert error.value.hint == "give the options of heads and trunk that it was made with"
 
 
-def test_only_a_trunk_that_is_tuned_goes_on_from_another(toy: tuple[Path, Any], tmp_path: Path, pack: Path) -> None:
+def test_heads_on_a_frozen_trunk_do_not_go_on_from_a_tuned_one(
+    toy: tuple[Path, Any], tmp_path: Path, pack: Path
+) -> None:
     with pytest.raises(InvalidParameter) as error:
-        replace(request(toy[0], tmp_path / "out"), recipes=("heads",), start=pack)
-    assert error.value.message == "only the recipe `layerskip` goes on from another pack"
+        tune(replace(request(toy[0], tmp_path / "out"), recipes=("heads",), start=pack), quiet)
+    assert error.value.message == f"`{pack}` changes the trunk, and its heads are those of that one"

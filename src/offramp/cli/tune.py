@@ -51,7 +51,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     run.add("recipes", _recipes, "RECIPE", about, flag="--recipe")
     run.add("exits", _exits, "auto|LAYERS", "exit layers such as `10,20`, or auto")
     run.add("max_exits", int, "N", "auto: most exits to choose, 1 to 4")
-    run.add("start", Path, "PACK", "layerskip: a pack to go on from, made with the same exits (default: none)")
+    run.add("start", Path, "PACK", "a pack to go on from, made with the same exits and sizes (default: none)")
     run.add("work", Path, "DIR", "data and features, which runs can share (default: `work` in --out)")
     _add_data(parser)
     _add_training(parser)

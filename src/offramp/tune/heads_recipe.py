@@ -12,15 +12,16 @@ from offramp.files import replace_file
 from offramp.tune.card import model_card
 from offramp.tune.choose import Plan, candidate_layers
 from offramp.tune.curves import PRECISIONS
-from offramp.tune.heads import VOCABULARY, Head, Words, new_head
+from offramp.tune.heads import VOCABULARY
 from offramp.tune.live import LiveHeadTrainer
 from offramp.tune.loop import Loop
 from offramp.tune.probe import PROBE_TOKENS, probe
 from offramp.tune.provenance import provenance
 from offramp.tune.request import TuneRequest
 from offramp.tune.samples import Sample, first_samples, to_judge
+from offramp.tune.start import heads_of, said_of_start
 from offramp.tune.train import Trainer, curves_of
-from offramp.tune.vocabulary import coverage, words_of
+from offramp.tune.vocabulary import coverage
 from offramp.tune.workshop import Workshop
 from offramp.types.exits import ExitParams
 
@@ -34,8 +35,7 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     if done.is_file():
         return
     plan = _plan(request, shop, samples)
-    words = words_of(request, shop, samples)
-    heads = _new_heads(request, shop, plan.layers, words)
+    words, heads = heads_of(request, shop, samples, plan.layers)
     checkpoint, ids = shop.state / "checkpoint.pt", words.ids.tolist()
     if shop.live:
         # Apart: the work folder's features are of all samples.
@@ -48,6 +48,7 @@ def tune_heads(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) 
     curves = curves_of(heads, words, features)
     said = {
         **provenance(request, shop, samples, plan),
+        **said_of_start(request),
         "vocabulary": {"words": len(ids), "coverage": coverage(features.choice[features.rows(held_out=True)], ids)},
         "exits": [curve.to_dict() for curve in curves],
         "rollouts": [
@@ -82,8 +83,8 @@ def _plan(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) -> Pl
         return Plan(tuple(values["layers"]), values["why"], tuple(values["candidates"]))
     layers = candidate_layers(shop.model.spec.num_layers, deep=request.head.past == "deep")
     some = enough_to_probe(samples)
-    features, words = shop.features(some, layers), words_of(request, shop, some)
-    heads = _new_heads(request, shop, layers, words)
+    features = shop.features(some, layers)
+    words, heads = heads_of(request, shop, some, layers)
     plan = probe(request, shop, heads, words, features)
     replace_file(path, json.dumps(asdict(plan)).encode())
     return plan
@@ -95,8 +96,3 @@ def enough_to_probe(samples: Sequence[Sample]) -> list[Sample]:
     while len({sample.held_out for sample in samples[:count]}) < 2:
         count += 1
     return list(samples[:count])
-
-
-def _new_heads(request: TuneRequest, shop: Workshop, layers: Sequence[int], words: Words) -> list[Head]:
-    spec, seed = shop.model.spec, request.train.train_seed
-    return [new_head(layer, request.head, words, spec, seed) for layer in layers]

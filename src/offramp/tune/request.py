@@ -38,7 +38,7 @@ class TuneRequest:
         exits: exit layers, or `auto`.
         max_exits: `auto`: most exits to choose, 1 to 4.
         work: where data and features are kept, so that runs can share them; None is `work` in `out`.
-        start: `layerskip`: a pack to go on from, its trunk and its heads; None begins with the model as it is.
+        start: a pack to go on from, its heads and, with `layerskip`, its trunk; None begins with the model as it is.
         command: as it was given, for the model card.
         resume: go on with the run in `out`.
 
@@ -98,9 +98,15 @@ class TuneRequest:
             )
         if self.recipes == ("calm",):
             self._check_calm()
-        if self.start is not None and "layerskip" not in self.recipes:
+        if self.start is not None and self.recipes[0] not in ("heads", "deep", "layerskip"):
             raise InvalidParameter(
-                "only the recipe `layerskip` goes on from another pack", param="start", hint="leave it out"
+                f"the recipe `{self.recipes[0]}` cannot go on from another pack", param="start", hint="leave it out"
+            )
+        if self.start is not None and self.exits == "auto":
+            raise InvalidParameter(
+                "a pack to go on from has its exits: there is nothing to choose",
+                param="exits",
+                hint="give its layers, such as `--exits 0`",
             )
         check_integer("max_exits", self.max_exits, 1, 4)
         if self.threads is not None:
@@ -134,6 +140,6 @@ class TuneRequest:
         if self.recipes == ("calm",):
             data = {"model": self.model, "data": self.data.data}
             return {**data, "exits": chosen, **asdict(self.train), **asdict(self.calm)}
-        start = None if self.start is None else str(self.start)
-        trunk = {**asdict(self.trunk), "start": start} if "layerskip" in self.recipes else {}
-        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train), **trunk}
+        start = {} if self.trunk_is_frozen and self.start is None else {"start": self.start and str(self.start)}
+        trunk = asdict(self.trunk) if "layerskip" in self.recipes else {}
+        return {**own, **asdict(self.data), **asdict(self.head), **asdict(self.train), **trunk, **start}

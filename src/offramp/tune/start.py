@@ -1,4 +1,4 @@
-"""What the recipe `layerskip` begins with: the model as it is, or a pack that was tuned before."""
+"""What training begins with: the model as it is, or a pack that was made before."""
 
 from __future__ import annotations
 
@@ -37,32 +37,60 @@ def start_of(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) ->
         PackError: the pack is of another model.
     """
     assert isinstance(request.exits, tuple), "a request for this recipe names its layers"
-    spec, seed = shop.model.spec, request.train.train_seed
-    words = words_of(request, shop, samples)
-    heads = [new_head(layer, request.head, words, spec, seed) for layer in request.exits]
-    shapes = shop.model.weights.shapes()
-    factors = new_factors(shapes, spec.num_layers, request.trunk.lora_rank, seed, shop.device)
+    spec, shapes = shop.model.spec, shop.model.weights.shapes()
+    factors = new_factors(shapes, spec.num_layers, request.trunk.lora_rank, request.train.train_seed, shop.device)
+    words, heads = heads_of(request, shop, samples, request.exits)
     if request.start is None:
         return Start(words, heads, factors)
-    pack = read_pack(request.start)
-    pack.check_model(spec, shop.lm_head.norm)
-    there = {} if pack.trunk is None else {name: torch.tensor(a) for name, a in pack.trunk.tensors().items()}
-    plain = [replace(e, classifier="none") for e in pack.exits]
-    if plain != [h.spec for h in heads] or {n: t.shape for n, t in there.items()} != {
-        n: t.shape for n, t in factors.items()
-    }:
-        raise InvalidParameter(
-            f"`{request.start}` has other exits, or a trunk adapter of another rank, than this run asks for",
-            param="start",
-            hint="give the options of heads and trunk that it was made with",
-        )
-    words = read_words(pack, pack.exits[0], shop, shop.device)
-    heads = [read_head(pack, e, words) for e in pack.exits]
-    for head in heads:
-        for tensor in head.tensors.values():
-            tensor.requires_grad_()
+    trunk = read_pack(request.start).trunk
+    there = {} if trunk is None else {name: torch.tensor(a) for name, a in trunk.tensors().items()}
+    if {n: t.shape for n, t in there.items()} != {n: t.shape for n, t in factors.items()}:
+        raise _other(request)
     kept = {name: t.float().to(shop.device).requires_grad_() for name, t in there.items()}
     return Start(words, heads, {name: kept[name] for name in factors})
+
+
+def heads_of(
+    request: TuneRequest, shop: Workshop, samples: Sequence[Sample], layers: Sequence[int]
+) -> tuple[Words, list[Head]]:
+    """Words and a head over them at each of `layers`: new ones, or those of the pack `request.start`.
+
+    Raises:
+        InvalidParameter: the pack has other exits than are asked for, or other vocabularies.
+        PackError: the pack is of another model.
+    """
+    spec, seed = shop.model.spec, request.train.train_seed
+    words = words_of(request, shop, samples)
+    heads = [new_head(layer, request.head, words, spec, seed) for layer in layers]
+    if request.start is None:
+        return words, heads
+    pack = read_pack(request.start)
+    pack.check_model(spec, shop.lm_head.norm)
+    if request.trunk_is_frozen and pack.trunk is not None:
+        raise InvalidParameter(
+            f"`{request.start}` changes the trunk, and its heads are those of that one",
+            param="start",
+            hint="go on with the recipe `layerskip`",
+        )
+    if [replace(e, classifier="none") for e in pack.exits] != [head.spec for head in heads]:
+        raise _other(request)
+    words = read_words(pack, pack.exits[0], shop, shop.device)
+    there = [read_head(pack, e, words) for e in pack.exits]
+    shapes = [{name: t.shape for name, t in head.tensors.items()} for head in (*heads, *there)]
+    if shapes[: len(heads)] != shapes[len(heads) :]:
+        raise _other(request)
+    for head in there:
+        for tensor in head.tensors.values():
+            tensor.requires_grad_()
+    return words, there
+
+
+def _other(request: TuneRequest) -> InvalidParameter:
+    return InvalidParameter(
+        f"`{request.start}` has other exits, or adapters of another size, than this run asks for",
+        param="start",
+        hint="give the options of heads and trunk that it was made with",
+    )
 
 
 def said_of_start(request: TuneRequest) -> dict[str, Any]:
