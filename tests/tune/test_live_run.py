@@ -138,12 +138,10 @@ def test_an_interrupted_run_goes_on_to_the_same_heads(
             np.testing.assert_array_equal(ours.tensor(layer, name), theirs.tensor(layer, name))
 
 
-def test_interrupted_conversations_stay_and_others_follow(toy: tuple[Path, Any], pack: Path, tmp_path: Path) -> None:
+def test_interrupted_conversations_go_on_to_the_same(toy: tuple[Path, Any], pack: Path, tmp_path: Path) -> None:
     interrupted(request(toy[0], tmp_path), "data")
     ours, theirs = samples_of(tmp_path / "work"), samples_of(pack.with_name("work"))
-    half = first_samples(theirs, TOKENS // 2)
-    assert ours[: len(half)] == half and ours != theirs
-    assert sum(len(s.scored) for s in ours) >= TOKENS
+    assert ours == theirs and sum(len(s.scored) for s in ours) >= TOKENS
 
 
 def test_exits_that_are_chosen_are_judged_on_held_out_tokens(toy: tuple[Path, Any], pack: Path, tmp_path: Path) -> None:
