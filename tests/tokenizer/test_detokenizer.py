@@ -61,6 +61,7 @@ def test_a_word_comes_with_its_space_but_for_the_first() -> None:
 @KINDS
 @given(text=st.text(), cut=st.integers(0, 20))
 @example(text="the  a 日本 bé", cut=1)
+@example(text="a0 a", cut=2)
 def test_behind_other_tokens_it_is_what_they_have_more_together(tokenizer: Tokenizer, text: str, cut: int) -> None:
     ids = tokenizer.encode(text)
     before = tokenizer.decode(ids[:cut])

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import codecs
 from collections.abc import Sequence
+from itertools import islice
 
 from offramp.tokenizer.tokenizer import Tokenizer
 
 LONGEST = 16
-"""Tokens of the text before that are looked at."""
+"""Tokens of the text before that are looked at, those that are skipped aside."""
 
 
 class Detokenizer:
@@ -33,8 +34,9 @@ class Detokenizer:
 
     def _context(self, after: Sequence[int]) -> list[int]:
         """What of `after` has a say in the text that follows: the last token, or the last character in bytes."""
-        known = [] if self._tokenizer.is_byte_level else after[-LONGEST:]
-        known = [token for token in known if self._tokenizer.piece(token) is not None]
+        unseen = self._tokenizer.special_token_ids if self._skip else frozenset()
+        seen = (t for t in reversed(after) if t not in unseen and self._tokenizer.piece(t) is not None)
+        known = [] if self._tokenizer.is_byte_level else [*islice(seen, LONGEST)][::-1]
         start = len(known) - 1
         while start > 0 and self._tokenizer.is_byte(known[start]):
             start -= 1
