@@ -23,6 +23,7 @@ from typing import Any, ClassVar, NamedTuple, TypeVar
 
 from offramp.bench.machine import describe_code, describe_machine
 from offramp.errors import InvalidParameter
+from offramp.files import replace_file
 
 FORMAT = 1
 
@@ -255,6 +256,4 @@ def check_keeps(path: Path, what: str, there: Iterable[object], wanted: Collecti
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
     """Write JSON; whoever reads meanwhile sees the old file or the new one."""
-    draft = path.with_name(path.name + ".part")
-    draft.write_text(json.dumps(values, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draft.replace(path)
+    replace_file(path, (json.dumps(values, indent=1, ensure_ascii=False) + "\n").encode())

@@ -9,6 +9,7 @@ from offramp.errors import Unsupported
 from offramp.models.fields import Fields
 from offramp.models.rope import RopeSpec
 from offramp.models.spec import Family, ModelSpec
+from offramp.tokenizer.from_gguf import CONTROL
 from offramp.weights.gguf import GGUFWeights
 
 ARCHITECTURES: dict[str, Family] = {"llama": "llama", "qwen2": "qwen2", "qwen3": "qwen3"}
@@ -32,10 +33,6 @@ NEUTRAL: dict[str, tuple[Any, ...]] = {
     "rope.scaling.yarn_log_multiplier": (0,),
 }
 """Keys (after the architecture's prefix) that change the arithmetic -> the values that do not."""
-
-
-CONTROL = 3
-"""The type of tokens that are no text."""
 
 END_TEXTS = frozenset({"<|eot_id|>", "<|eom_id|>", "<|im_end|>", "<|end_of_text|>", "<|endoftext|>"})
 

@@ -121,7 +121,7 @@ def _rope(fields: Fields) -> RopeSpec:
         said |= {"rope_type": values["type"], **values} if "type" in values else values
     rope = Fields(said, f"`{'rope_scaling' if fields.has('rope_scaling') else 'rope_parameters'}` of config.json")
     rope.refuse({"partial_rotary_factor": (1,), "mrope_section": ()})
-    rope_type = rope.text("rope_type", rope.text("type", "default"))
+    rope_type = rope.text("rope_type", "default")
     theta = rope.number("rope_theta", fields.number("rope_theta", 10_000.0))
     if rope_type == "default" or rope_type not in ROPE_TYPES:
         return RopeSpec(theta=theta, rope_type=rope_type)  # type: ignore[arg-type]

@@ -80,11 +80,7 @@ def _folder(model: str, path: Path) -> ModelFiles:
 
 def _from_hub(model: str) -> ModelFiles:
     import huggingface_hub
-    from huggingface_hub.errors import (
-        GatedRepoError,
-        HFValidationError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, HFValidationError, RepositoryNotFoundError
 
     try:
         path = Path(huggingface_hub.snapshot_download(model, allow_patterns=list(HUB_FILES)))

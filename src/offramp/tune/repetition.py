@@ -14,16 +14,17 @@ SURE, EVERY = 64, 16
 
 def cut_loop(ids: tuple[int, ...]) -> tuple[int, ...]:
     """`ids` without the end of a loop: of the same tokens `LOOPS` times or more at the end, `LOOPS` times stay."""
-    period, same = _loop(ids)
+    period, same = _loop(ids, 0)
     return ids[: len(ids) - same + (LOOPS - 1) * period] if period else ids
 
 
-def never_ends(ids: Sequence[int]) -> bool:
-    """Whether an answer that began with `ids` will only repeat itself; looked at where there are a multiple of `EVERY`.
+def never_ends(ids: Sequence[int], start: int = 0) -> bool:
+    """Whether an answer that is `ids` from `start` on will only repeat itself; looked at where there are a multiple of
+    `EVERY`.
 
-    `cut_loop` leaves as much of `ids` as of the same loop, however long.
+    `cut_loop` leaves as much of it as of the same loop, however long.
     """
-    return len(ids) % EVERY == 0 and _loop(ids)[1] >= SURE
+    return (len(ids) - start) % EVERY == 0 and _loop(ids, start)[1] >= SURE
 
 
 class Watch:
@@ -37,12 +38,12 @@ class Watch:
         return never_ends(self._ids)
 
 
-def _loop(ids: Sequence[int]) -> tuple[int, int]:
-    """The shortest period that `ids` end in `LOOPS` times, and how many tokens at the end repeat the one a period
-    before; 0, 0 where there is none."""
+def _loop(ids: Sequence[int], start: int) -> tuple[int, int]:
+    """The shortest period that `ids` from `start` on end in `LOOPS` times, and how many tokens at the end repeat that
+    of a period before; 0, 0 where there is none."""
     for period in range(1, LONGEST_LOOP + 1):
         same = 0
-        while same + period < len(ids) and ids[-1 - same] == ids[-1 - same - period]:
+        while same + period < len(ids) - start and ids[-1 - same] == ids[-1 - same - period]:
             same += 1
         if same >= LOOPS * period:
             return period, same

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, NamedTuple
 
@@ -44,7 +44,7 @@ def start_of(request: TuneRequest, shop: Workshop, samples: Sequence[Sample]) ->
         return Start(words, heads, factors)
     trunk = read_pack(request.start).trunk
     there = {} if trunk is None else {name: torch.tensor(a) for name, a in trunk.tensors().items()}
-    if {n: t.shape for n, t in there.items()} != {n: t.shape for n, t in factors.items()}:
+    if _shapes(there) != _shapes(factors):
         raise _other(request)
     kept = {name: t.float().to(shop.device).requires_grad_() for name, t in there.items()}
     return Start(words, heads, {name: kept[name] for name in factors})
@@ -76,13 +76,16 @@ def heads_of(
         raise _other(request)
     words = read_words(pack, pack.exits[0], shop, shop.device)
     there = [read_head(pack, e, words) for e in pack.exits]
-    shapes = [{name: t.shape for name, t in head.tensors.items()} for head in (*heads, *there)]
-    if shapes[: len(heads)] != shapes[len(heads) :]:
+    if [_shapes(head.tensors) for head in there] != [_shapes(head.tensors) for head in heads]:
         raise _other(request)
     for head in there:
         for tensor in head.tensors.values():
             tensor.requires_grad_()
     return words, there
+
+
+def _shapes(tensors: Mapping[str, Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in tensors.items()}
 
 
 def _other(request: TuneRequest) -> InvalidParameter:

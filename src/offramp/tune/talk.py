@@ -120,10 +120,10 @@ class Line:
     def _answer(self, chosen: int) -> Sample | None:
         rules = self._rules
         self._say(chosen)
-        ended, answer = chosen in rules.ends, self._ids[self._begin :]
-        if not ended and len(answer) < rules.settings.max_answer_tokens and not never_ends(answer):
+        ended, count = chosen in rules.ends, len(self._ids) - self._begin
+        if not ended and count < rules.settings.max_answer_tokens and not never_ends(self._ids, self._begin):
             return None
-        sample = self._sample() if len(answer) > 1 else None
+        sample = self._sample() if count > 1 else None
         if ended and self._pick.random() < GOES_ON:
             behind = list(rules.behind_answer)
             self._given = behind[1:] if behind[0] == chosen else behind
